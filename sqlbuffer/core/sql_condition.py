@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
 
 from sqlbuffer.core.meta_values import Form, Path, value_of_meta
+from sqlbuffer.core.sql_times import stored_form
 from sqlbuffer.core.sql_tokens import Token, tokens_of
 from sqlbuffer.core.sql_types import Types
 from sqlbuffer.core.sql_values import Group, Value
@@ -73,11 +74,14 @@ class SqlCondition:
         _require_known(tokens)
         self.text = text
         has_values = any(token.key for token in tokens)
-        types = Types(tokens, _TYPES) if has_values else None
-        self._values = [] if types is None else types.values
-        self._integers = [] if types is None else types.integers
-        self._stored: dict[Group, type | None] = {}
         words = {token.text.strip('"`').lower() for token in tokens if token.kind == "name"}
+        has_times = any(_TYPES.get(word) is dt.datetime for word in words)
+        types = Types(tokens, _TYPES) if has_values or has_times else None
+        self._values = [] if types is None else types.values
+        self._replaced = [] if types is None else list(_replaced(types))
+        self._times = [] if types is None else types.times
+        self._words: Mapping[str, str] = {}
+        self._stored: dict[Group, type | None] = {}
         self._names = sorted(words & _NAMED.keys())
         self._is_plain = not has_values and words.isdisjoint(_NAMED.keys() - _OF_SAMPLES.keys())
 
@@ -96,7 +100,12 @@ class SqlCondition:
             )
             for value, column in zip(self._values, map(self._column, self._values), strict=True)
         ]
-        parts += [(token.start, token.end, f"{token.text}.0") for token in self._integers]
+        parts += self._replaced
+        parts += [
+            (token.start, token.end, self._words[token.word])
+            for token in self._times
+            if token.word in self._words
+        ]
         found, at = [], 0
         for start, end, name in sorted(parts):
             found += [self.text[at:start], name]
@@ -119,10 +128,12 @@ class SqlCondition:
         self,
         kinds_of: Callable[[Path], Collection[type]],
         has_fractions: Callable[[Path], bool],
+        words: Mapping[str, str],
     ) -> None:
         """Take the types that the condition does not tell from the stored values.
 
         Args:
+            words: What the database has in the place of words for times: see `Dialect.time_words`.
             kinds_of: Returns the types of the values that are stored at a path.
             has_fractions: Tells whether numbers are stored there that are no integers of 64 bits.
 
@@ -130,6 +141,7 @@ class SqlCondition:
             InvalidArgument: If values of several types are stored, or databases write one of them
                 in several ways.
         """
+        self._words = words
         for value in self._values:
             group = value.group.root
             if not group.kinds and not group.is_null_test and group not in self._stored:
@@ -151,6 +163,15 @@ class SqlCondition:
     def _columns(self) -> list[tuple[Form, Path]]:
         found = map(self._column, self._values)
         return list(dict.fromkeys(column for column in found if column is not None))
+
+
+def _replaced(types: Types) -> Iterator[tuple[int, int, str]]:
+    """Return literals that both databases take for the same, with their places in the text."""
+    for token in types.integers:
+        yield token.start, token.end, f"{token.text}.0"
+    for token in types.times:
+        if token.text.startswith("'"):
+            yield token.start, token.end, stored_form(token)
 
 
 def _column_name(i: int) -> str:

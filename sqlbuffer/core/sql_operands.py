@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import datetime as dt
 
+from sqlbuffer.core import sql_times
 from sqlbuffer.core.meta_values import Path
 from sqlbuffer.core.sql_functions import (
     CASTS,
@@ -66,7 +67,7 @@ class Operands(Reader, abc.ABC):
         if token.key:
             return self._value(token)
         if token.kind == "text":
-            return self._node(str)
+            return self._may_be_time(token, self._node(str))
         if token.kind == "number":
             node = self._node(float)
             node.group.numbers.append(token)
@@ -129,11 +130,20 @@ class Operands(Reader, abc.ABC):
             self._at += 1
             name = self._next().text
         if self._token().word == "(":
-            return self._function(name.strip('"`').upper())
+            begin = [token, *self._tokens[self._at : self._at + 1 + (self._token(1).text == ")")]]
+            words = "".join(each.word for each in begin)
+            call = Token(token.kind, words, "", token.start, begin[-1].end)
+            found = self._function(name.strip('"`').upper())
+            return self._may_be_time(call, found) if words in sql_times.WORDS else found
         if self._token().kind == "text":  # interval '1 day', x'00'
             self._at += 1
             return self._node(dt.datetime if name.upper() in OF_TIME else None)
-        return self._node(self._columns.get(name.strip('"`').lower()))
+        found = self._node(self._columns.get(name.strip('"`').lower()))
+        return self._may_be_time(token, found) if token.word in sql_times.WORDS else found
+
+    def _may_be_time(self, token: Token, node: Node) -> Node:
+        self.may_be_times.append((token, node.group))
+        return node
 
     def _function(self, name: str) -> Node:
         given = self._listed()

@@ -37,6 +37,7 @@ class Reader:
     Attributes:
         values: The values of the metas, in the order of the text.
         groups: What has one type.
+        may_be_times: Literals and words that may be compared with a time.
     """
 
     def __init__(self, tokens: Sequence[Token], columns: Mapping[str, type]) -> None:
@@ -45,6 +46,7 @@ class Reader:
         self._at = 0
         self.groups: list[Group] = []
         self.values: list[Value] = []
+        self.may_be_times: list[tuple[Token, Group]] = []
 
     # -- tokens ------------------------------------------------------------------------------------
 

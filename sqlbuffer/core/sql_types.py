@@ -8,6 +8,7 @@ what it does not know tells nothing of types, and the database judges it.
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 
 from sqlbuffer.core.sql_functions import ADDING, BITWISE, COMPARING, MULTIPLYING, OF_TEXT, Use
@@ -60,6 +61,11 @@ class Types(Operands):
             for number in group.numbers
             if number.text.isdigit()
         ]
+
+    @property
+    def times(self) -> list[Token]:
+        """Literals and words that are compared with a time."""
+        return [token for token, group in self.may_be_times if dt.datetime in group.root.kinds]
 
     # -- operators ---------------------------------------------------------------------------------
 

@@ -86,7 +86,9 @@ def guarded(tx: Transaction, where: Checked) -> Iterator[None]:
         return
     with tx.backend.guarded(tx.connection, where.sql, may_step_down=True):
         where.look_up_types(
-            functools.partial(_stored_kinds, tx), functools.partial(_has_fractions, tx)
+            functools.partial(_stored_kinds, tx),
+            functools.partial(_has_fractions, tx),
+            tx.backend.time_words,
         )
         tx.rows(queries.read.condition_alone(where.sql, where.columns))
         yield

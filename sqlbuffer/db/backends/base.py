@@ -64,6 +64,9 @@ class Dialect(abc.ABC):
     has_receipts: ClassVar[bool]
     """Whether the answer to a COMMIT can be lost, so that transactions leave receipts."""
 
+    time_words: ClassVar[Mapping[str, str]] = {}
+    """What a user's SQL gets for a word whose time is written in another way than stored ones."""
+
     def require_fits(self, what: str, size: int) -> None:
         """Refuse a value that the database could not store or not return.
 
@@ -154,8 +157,7 @@ class Dialect(abc.ABC):
                 "reader" only reads, for which the right to read is enough, and never waits for a
                 writer; "viewer" only runs SQL of the user's own program, which can only read.
             durability: That of a writer: see `Database`.
-            pool: Returns the engine of kind "pool", whose connections the other kinds share if the
-                database lets them; None for connections of its own.
+            pool: Returns the engine of kind "pool", whose connections others may share.
         """
 
     # -- rows that travel with a statement --------------------------------------------------------

@@ -23,7 +23,7 @@ from sqlbuffer.db.backends.sqlite_connections import Engines
 from sqlbuffer.db.backends.sqlite_files import file_id, network_file_system
 from sqlbuffer.db.backends.sqlite_forks import hold_back
 from sqlbuffer.db.backends.sqlite_lock import is_affected
-from sqlbuffer.db.backends.types import Json
+from sqlbuffer.db.backends.types import SQLITE_TIME_WORDS, Json
 from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Pool, Receipt, Rows
 from sqlbuffer.errors import InvalidArgument
 
@@ -38,6 +38,7 @@ class SQLite(Dialect):
     schema = None
     supports_deleting_claims = False
     supports_bulk_upsert = False
+    time_words = SQLITE_TIME_WORDS
     max_value_bytes = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
     has_concurrent_writers = False
     supports_long_reads = False

@@ -73,6 +73,14 @@ class Timestamp(TypeDecorator[dt.datetime]):
             raise tampered(f"a time is stored as {shown(value)}, which is not a time") from exc
 
 
+_AS_TEXT = "strftime('%Y-%m-%dT%H:%M:%f', "
+SQLITE_TIME_WORDS = {
+    "DATETIME(": _AS_TEXT,
+    **dict.fromkeys(("DATETIME()", "CURRENT_TIMESTAMP"), f"{_AS_TEXT}'now')"),
+}
+"""What gives a time as `as_text` does, in the place of SQLite's own text with a space in it."""
+
+
 def as_text(time: dt.datetime) -> str:
     """Return a time as SQLite stores it: with milliseconds if they are exact, else microseconds."""
     timespec = "microseconds" if time.microsecond % 1000 else "milliseconds"
