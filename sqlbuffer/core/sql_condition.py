@@ -89,6 +89,11 @@ class SqlCondition:
         return repr(self.text)
 
     @property
+    def metas(self) -> list[str]:
+        """Names of values of the metas in it, each once."""
+        return list(dict.fromkeys(str(value.path[0]) for value in self._values))
+
+    @property
     def sql(self) -> str:
         """The text with names of columns in the place of values of the metas."""
         columns = self._columns

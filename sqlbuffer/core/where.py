@@ -99,6 +99,17 @@ def renewed(where: Checked) -> Checked:
     return SqlCondition(where.text) if isinstance(where, SqlCondition) else where
 
 
+def missing_metas(buffer: BufferHandle, where: Checked) -> list[str]:
+    """Return the names of values of the metas in a condition in SQL that no sample has."""
+    if not isinstance(where, SqlCondition):
+        return []
+    return [
+        f"meta.{name}"
+        for name in where.metas
+        if not buffer.look(functools.partial(_stored_kinds, path=(name,)))
+    ]
+
+
 def _stored_kinds(tx: Transaction, path: Path) -> set[type]:
     words = {row.kind for row in tx.rows(queries.read.kinds_of(json_kind(samples.c.meta, *path)))}
     return {kind for kind, known in JSON_KINDS.items() if not words.isdisjoint(known)}
