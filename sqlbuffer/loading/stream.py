@@ -21,6 +21,7 @@ from sqlbuffer.core.workers import worker_id
 from sqlbuffer.db import queries
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.loading.delivery import Delivery, Receipt, Terms, deliver
+from sqlbuffer.loading.orphans import end_with_parent
 from sqlbuffer.loading.state import batches_of, receipts_in, state_of
 from sqlbuffer.loading.unsettled import Unsettled
 
@@ -183,6 +184,7 @@ class Stream(IterableDataset[list[Any]]):
         """Yield deliveries of new claims of this process, or of this worker."""
         worker = get_worker_info()
         if worker is not None:
+            end_with_parent()
             return deliver(self._buffer, self._terms, n_workers=worker.num_workers)
         return deliver(self._buffer, self._terms, self._of_this_process().made)
 

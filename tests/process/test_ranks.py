@@ -11,6 +11,7 @@ import signal
 import time
 from typing import NamedTuple
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -144,3 +145,39 @@ def test_killed_ranks_come_back_as_another_number(store_url: str, tmp_path: path
 def test_eight_killed_ranks_come_back_as_four(store_url: str, tmp_path: pathlib.Path) -> None:
     (tmp_path / "journals").mkdir()
     killed_and_changed(store_url, tmp_path / "journals", LARGE)
+
+
+def loop_that_never_ends(url: str, folder: pathlib.Path, context: str) -> None:
+    """Take a batch, and name the workers."""
+    from torch.utils.data._utils import worker
+
+    worker.MP_STATUS_CHECK_INTERVAL = 600.0  # a fork looks for its parent no more
+    with open_store(url, create=False) as store:
+        loader = store.stream(2, commit_every=4).loader(
+            num_workers=2, collate_fn=as_it_is, multiprocessing_context=context
+        )
+        for _ in loader:
+            time.sleep(1.0)  # the workers live longer than they take to look for their parent
+            found = [process.pid for process in psutil.Process().children(recursive=True)]
+            (folder / "workers").write_text(" ".join(map(str, found)))
+            time.sleep(600)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_the_workers_of_a_killed_loop_end_with_it(
+    store_url: str, tmp_path: pathlib.Path, context: str
+) -> None:
+    with open_store(store_url, weighting="uniform") as store:
+        store.add([f"s{i}" for i in range(40)])
+        loop = forkserver().Process(
+            target=loop_that_never_ends, args=(store_url, tmp_path, context)
+        )
+        loop.start()
+        until((tmp_path / "workers").exists, timeout_s=120)
+        until((tmp_path / "workers").read_text, timeout_s=10)
+        workers = (tmp_path / "workers").read_text().split()
+        assert len(workers) >= 2
+        os.kill(loop.pid or 0, signal.SIGKILL)
+        loop.join()
+        until(lambda: not any(psutil.pid_exists(int(pid)) for pid in workers), timeout_s=60)
+        assert sum(map(len, store.stream(4))) == 40, "their claims went back"
