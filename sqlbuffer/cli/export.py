@@ -11,6 +11,7 @@ import typer
 from sqlbuffer._messages import n_of, printable
 from sqlbuffer.cli import output
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, handles, open_existing
+from sqlbuffer.cli.missing import tell_missing_metas
 from sqlbuffer.cli.progress import progress
 from sqlbuffer.core import counts
 from sqlbuffer.core.where import as_where
@@ -102,6 +103,8 @@ def export(
                     delimiter=delimiter_of(file, chosen, delimiter),
                     advance=advance,
                 )
+            if not found.rows:
+                tell_missing_metas(buffer, as_where(where))
     except InvalidArgument as exc:
         raise typer.BadParameter(printable(str(exc))) from exc
     output.line(n_of(found.rows, "sample was exported", "samples were exported"), stderr=True)

@@ -12,10 +12,12 @@ from sqlbuffer._messages import n_of
 from sqlbuffer.cli import output
 from sqlbuffer.cli.answers import Answer, reading, tell_of_more
 from sqlbuffer.cli.common import OneBuffer, Url, Where, command, explained, handles, open_existing
+from sqlbuffer.cli.missing import tell_missing_metas
 from sqlbuffer.cli.workers import unregister
 from sqlbuffer.core import attempts
 from sqlbuffer.core.budget import as_budget, set_budget
 from sqlbuffer.core.handle import BufferHandle
+from sqlbuffer.core.where import as_where
 from sqlbuffer.db import queries
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.looks.words import rounded
@@ -42,6 +44,8 @@ def failed(
     with contextlib.closing(open_existing(url)) as database:
         (buffer,) = handles(database, name)
         found = explained(lambda: attempts.failed(buffer, n, where, as_text=True))
+        if not found:
+            tell_missing_metas(buffer, as_where(where))
         count = functools.partial(attempts.count_failed, buffer, where)
         tell_of_more(len(found), n, count, "failed samples")
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))

@@ -206,6 +206,9 @@ def import_(
         output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
     if is_undirected and done.measured:
         tell_that_it_maximizes(name)
+    if (n_known := done.known + done.repeats) and (columns.meta or columns.metas):
+        kept = n_of(n_known, "row is", "rows are")
+        output.line(f"{kept} of known samples, which keep their metas", stderr=True)
     _report(done, refused)
 
 

@@ -99,7 +99,11 @@ def measure(
     ] = True,
     max_calls: Annotated[
         int | None,
-        typer.Option(min=1, rich_help_panel=_END, help="Most samples that this process measures."),
+        typer.Option(
+            min=1,
+            rich_help_panel=_END,
+            help="Most calls of the reward function, those that fail or are repeated included.",
+        ),
     ] = None,
     drain: Annotated[
         str,

@@ -35,6 +35,9 @@ Checked = SqlCondition | sa.ColumnElement[bool] | None
 _MEANT = {"reason": "error", "failed_at": "measured_at"}
 """Columns of other views and tables, and their names in `sample_overview`."""
 
+_OF_MEASUREMENTS = ("seconds", "objective", "worker_id", "details", "measured_iteration")
+"""Columns of a table of samples that a condition reaches by a subquery."""
+
 
 def as_where(where: Any) -> Checked:
     """Return a condition with values of Python: SQLite compares a number of numpy as bytes.
@@ -161,6 +164,8 @@ def _reason(buffer: BufferHandle, error: Exception) -> str:
     if kind != "column":
         return missing
     meant = f", use {_MEANT[name]}" if name in _MEANT else ""
+    if name in _OF_MEASUREMENTS:
+        meant = f", use sample_id IN (SELECT sample_id FROM measurement_overview WHERE {name} ...)"
     return (
         f"{missing}{meant}; columns are {', '.join({**OF_SAMPLES, **OF_VIEW})}, and meta.NAME, "
         "such as meta.mw, for a value of the metas"

@@ -73,7 +73,7 @@ def as_columns(columns: Any) -> list[str]:
     """
     if columns is None:
         return list(COLUMNS)
-    names = as_list(columns, "columns")
+    names = [_unquoted(name) for name in as_list(columns, "columns")]
     for name in names:
         _require_known(name)
     if not names or len(set(names)) < len(names):
@@ -82,6 +82,13 @@ def as_columns(columns: Any) -> list[str]:
         )
     warn_of_old(names)
     return [str(name) for name in names]
+
+
+def _unquoted(name: Any) -> Any:
+    """Return a column in whose name a value of the metas has quotes, as in SQL, without them."""
+    key = name.removeprefix(META) if isinstance(name, str) and name.startswith(META) else ""
+    is_quoted = len(key) > 2 and key[0] == key[-1] == '"'
+    return META + key[1:-1].replace('""', '"') if is_quoted else name
 
 
 def _require_known(name: Any) -> None:

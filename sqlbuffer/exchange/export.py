@@ -6,6 +6,7 @@ import contextlib
 import csv
 import datetime as dt
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -78,15 +79,22 @@ def export(
             done = Exported(done.rows + n, done.other + other, done.empty + empty)
             advance(n)
 
+    found = _begun(chunks())
     if form == "parquet":
-        _write_parquet(file, names, chunks(), Reading(buffer, names, where))
+        _write_parquet(file, names, found, Reading(buffer, names, where))
     elif form == "csv":
-        _write_csv(file, names, chunks(), delimiter)
+        _write_csv(file, names, found, delimiter)
     elif form == "jsonl":
-        _write_jsonl(file, names, chunks(), is_whole=is_whole)
+        _write_jsonl(file, names, found, is_whole=is_whole)
     else:
-        _write_smi(file, names, chunks())
+        _write_smi(file, names, found)
     return done
+
+
+def _begun(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Return chunks, the first of which is read: a wrong condition writes no names of columns."""
+    first = next(chunks, None)
+    return iter(()) if first is None else itertools.chain([first], chunks)
 
 
 def _write_parquet(

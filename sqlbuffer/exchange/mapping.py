@@ -22,6 +22,8 @@ from sqlbuffer.samples.codec import decode_all
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 """A number of JSON."""
 
+_FLAGS: dict[str | None, bool] = {"true": True, "True": True, "false": False, "False": False}
+
 _DIGITS = 300
 """Longest text that is read as a number: Python reads no integer of more than 4,300 digits."""
 
@@ -181,7 +183,7 @@ class Reader:
             whole = _object(whole)
         if not columns.metas:
             return None if whole is None else as_json(whole, "meta")
-        convert: Callable[[Any], Any] = number_from if self._are_texts else jsonable
+        convert: Callable[[Any], Any] = value_from if self._are_texts else jsonable
         found = {name.removeprefix(META): convert(values.get(name)) for name in columns.metas}
         return as_json(found, "meta")
 
@@ -190,8 +192,13 @@ class _Wrong(ValueError):
     """A value of a row that cannot be stored."""
 
 
-def number_from(text: str | None) -> Any:
-    """Return a text as a number if it is one of JSON; "007" and "1_0" are text."""
+def value_from(text: str | None) -> Any:
+    """Return a text as a flag or number if it is one of JSON; "007" and "1_0" are text.
+
+    True and False are flags, too: pandas writes them so.
+    """
+    if text in _FLAGS:
+        return _FLAGS[text]
     if text is None or not _NUMBER.fullmatch(text):
         return text
     if len(text) > _DIGITS:

@@ -29,4 +29,4 @@ def _watch(parent: multiprocessing.process.BaseProcess) -> None:
     is_fork = os.getppid() == parent.pid
     while parent.is_alive() and (not is_fork or os.getppid() == parent.pid):
         time.sleep(LOOK_S)
-    os._exit(1)  # nobody takes what it makes; a transaction is rolled back
+    os._exit(1)  # what it makes is lost anyway, and a transaction is rolled back

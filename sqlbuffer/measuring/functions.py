@@ -40,7 +40,8 @@ def function_from(path: str, *, example: str = "lab.dock:dock") -> Callable[...,
         for part in name.split("."):  # a method has its class before it
             function = getattr(function, part, None)
     except (Exception, *EXITS) as exc:
-        raise InvalidArgument(f"{module} cannot be imported: {summary(exc)}.") from exc
+        meant = f"; give {module[:-3]}:{name}" if module.endswith(".py") else ""
+        raise InvalidArgument(f"{module} cannot be imported: {summary(exc)}{meant}.") from exc
     if not callable(function):
         raise InvalidArgument(f"{module} has no function {name!r}.")
     found: Callable[..., Any] = function

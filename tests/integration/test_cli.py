@@ -1097,7 +1097,7 @@ def test_top_by_reward_and_by_score(url: str) -> None:
     assert best[0]["created_at"].endswith("+00:00")
     assert run("top", "--by", "luck", url=url).code == 2
     open_store(url, name="new").close()
-    assert "--by score shows what waits" in run("top", "--name", "new", "--json", url=url).err
+    assert "has a reward; 0 samples wait" in run("top", "--name", "new", "--json", url=url).err
     assert run("top", "-n", "0", url=url).code == 2
 
 
@@ -1846,3 +1846,28 @@ def test_top_by_uncertainty_names_the_way_out(url: str) -> None:
     ):
         store.top(by="uncertainty")
     assert "top goes by" in run("top", "--by", "mood", url=url).err
+
+
+def test_top_says_what_there_is_if_it_shows_nothing(store_url: str) -> None:
+    with open_store(store_url) as store:
+        assert "no sample of buffer 'default' has a reward; 0 samples wait." in (
+            run("top", url=store_url).err
+        )
+        store.add(["a"])
+        lists = "1 sample waits: `sqlbuffer export - --format csv --name default` lists them."
+        for by in ("reward", "score"):
+            said = run("top", "--by", by, url=store_url).err
+            assert f"no sample of buffer 'default' has a {by}; {lists}" in said
+        store.score(lambda samples: [1.0] * len(samples))
+        assert "1 sample waits: --by score shows the best of them." in run("top", url=store_url).err
+        store.sample(1).settle([2.0])
+        assert run("top", url=store_url).err == ""
+
+
+def test_a_file_in_the_place_of_a_module_is_told(
+    sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lab.py").write_text("def dock(x):\n    return 1.0\n")
+    monkeypatch.chdir(tmp_path)
+    done = run("measure", "--reward", "lab.py:dock", url=sqlite_url)
+    assert "give lab:dock" in " ".join(done.err.split())

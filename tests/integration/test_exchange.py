@@ -25,7 +25,7 @@ from sqlbuffer.cli.main import app
 from sqlbuffer.db.schema import measurements
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange import export, formats, import_, rows
-from sqlbuffer.exchange.mapping import number_from
+from sqlbuffer.exchange.mapping import value_from
 from sqlbuffer.store import SampleStore, open_store
 
 TEXTS = [
@@ -178,9 +178,10 @@ def test_wrong_lines_are_refused_by_number_and_reason(
         11: "it is not UTF-8",
         12: "'1_0' in column 'score' is not a number",
     }
-    *told, direction = result.err.splitlines()
+    *told, direction, known = result.err.splitlines()
     assert told == [f"line {n}: {reason}" for n, reason in reasons.items()]
     assert direction.startswith("default is new and maximizes")
+    assert known == "1 row is of known samples, which keep their metas"
     kept = wrong.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     assert kept[0] == "line,reason,smiles,score,mw,vendor"
     assert [line.partition(",")[0] for line in kept[1:]] == [str(n) for n in reasons]
@@ -564,10 +565,64 @@ def test_the_direction_of_a_new_buffer_is_told(sqlite_url: str, lab: None) -> No
         assert run("rm", "new", "--yes", url=sqlite_url).code == 0
 
 
-def test_numbers_of_csv() -> None:
-    assert [number_from(text) for text in ("1", "-0.5e1", "0.0")] == [1, -5.0, 0.0]
-    for text in ("007", "1_0", "nan", "1e999", "", "+1", "1.", " 1", "9" * 5_000):
-        assert number_from(text) == text
+def test_numbers_and_flags_of_csv() -> None:
+    for text, expected in {"true": True, "True": True, "false": False, "False": False}.items():
+        assert value_from(text) is expected
+    assert [value_from(text) for text in ("1", "-0.5e1", "0.0")] == [1, -5.0, 0.0]
+    for text in (
+        "TRUE",
+        "t",
+        "no",
+        "007",
+        "1_0",
+        "nan",
+        "1e999",
+        "",
+        "+1",
+        "1.",
+        " 1",
+        "9" * 5_000,
+    ):
+        assert value_from(text) == text
+
+
+def test_flags_come_back_from_csv(sqlite_url: str, tmp_path: pathlib.Path) -> None:
+    file = str(tmp_path / "x.csv")
+    with open_store(sqlite_url, weighting="uniform") as store:
+        store.add(["a", "b"], meta=[{"on": True, "a, b": 1}, {"on": False}])
+    columns = 'sample,meta."on"'
+    assert run("export", file, "--columns", columns, url=sqlite_url).code == 0
+    assert pathlib.Path(file).read_text().startswith("sample,meta.on\n")
+    assert run("import", file, "--name", "again", url=sqlite_url).code == 0
+    with open_store(sqlite_url, name="again", create=False) as store:
+        found = store.to_arrow(["sample", "meta.on"], "NOT meta.on").to_pylist()
+        assert found == [{"sample": "b", "meta.on": False}]
+        with_comma = store.to_arrow(['meta."a, b"']).column_names
+        assert with_comma == ["meta.a, b"]
+
+
+def test_an_import_says_that_known_samples_keep_their_metas(
+    sqlite_url: str, tmp_path: pathlib.Path
+) -> None:
+    file = tmp_path / "x.csv"
+    file.write_text("sample,mw,reward\na,1,\na,2,\nb,3,1.5\n")
+    options = ("import", str(file), "--sample", "sample", "--meta", "mw")
+    said = "of known samples, which keep their metas"
+    assert f"1 row is {said}" in run(*options, url=sqlite_url).err
+    file.write_text("sample,mw,reward\na,5,\nb,6,2.5\n")
+    assert f"2 rows are {said}" in run(*options, "--reward", "reward", url=sqlite_url).err
+    assert said not in run("import", str(file), "--sample", "sample", url=sqlite_url).err
+    with open_store(sqlite_url, create=False) as store:
+        metas = store.to_arrow(["sample", "meta.mw"]).to_pylist()
+        assert {row["sample"]: row["meta.mw"] for row in metas} == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "smi", "parquet"])
+def test_a_wrong_condition_writes_nothing(sqlite_url: str, form: str) -> None:
+    with open_store(sqlite_url, weighting="uniform") as store:
+        store.add(["a"])
+    done = run("export", "-", "--format", form, "--where", "seconds > 1", url=sqlite_url)
+    assert (done.code, done.out) == (2, "")
 
 
 def test_the_python_of_the_page_runs(

@@ -197,3 +197,32 @@ def test_an_unknown_name_brings_those_that_are_known(store: SampleStore) -> None
             InvalidArgument, match=r"no column 'mw'; columns are sample_id.*meta\.N"
         ):
             method(where="mw > 600")
+
+
+MISNAMED = {
+    "reason = 'x'": "use error",
+    "seconds > 1": "use sample_id IN (SELECT sample_id FROM measurement_overview WHERE secon",
+    "worker_id = 'x'": "FROM measurement_overview WHERE worker_id ...)",
+}
+
+
+@pytest.mark.parametrize("where", MISNAMED)
+def test_a_column_of_another_view_is_told_its_place(store: SampleStore, where: str) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        found(store, where)
+    assert MISNAMED[where] in str(refused.value)
+    place = "sample_id IN (SELECT sample_id FROM measurement_overview WHERE {})"
+    if "measurement" in MISNAMED[where]:
+        assert found(store, place.format(where)) == []
+
+
+WRONG = 'meta.mw > 1e9 OR meta.weight > 3 OR meta."a b" = 1'
+
+
+@pytest.mark.each_database
+def test_a_command_tells_which_metas_of_a_condition_no_sample_has(store: SampleStore) -> None:
+    for words in (("top",), ("failed",), ("export", "-", "--format", "csv")):
+        done = run(*words, "--where", WRONG, url=inside.url_of(store))
+        assert "no sample of buffer 'default' has meta.weight, meta.a b" in done.err, words
+        done = run(*words, "--where", "meta.mw > 1e9", url=inside.url_of(store))
+        assert "no sample of buffer" not in done.err, words
