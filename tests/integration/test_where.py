@@ -201,7 +201,7 @@ def test_an_unknown_name_brings_those_that_are_known(store: SampleStore) -> None
 
 MISNAMED = {
     "reason = 'x'": "use error",
-    "seconds > 1": "use sample_id IN (SELECT sample_id FROM measurement_overview WHERE secon",
+    "seconds > 1": "use sample_id IN (SELECT sample_id FROM measurement_overview",
     "worker_id = 'x'": "FROM measurement_overview WHERE worker_id ...)",
 }
 
