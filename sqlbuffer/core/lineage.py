@@ -53,7 +53,8 @@ class Lineage:
         """
         if not len(ids):
             return
-        beyond = self._newest is None or max(ids) > self._newest[0]
+        newest = self._newest
+        beyond = newest is None or max(ids) > newest[0]
         if not self._holds(connection) or (
             beyond and self._opened not in (None, dialect.lineage(connection))
         ):
@@ -66,13 +67,12 @@ class Lineage:
 
     def _holds(self, connection: sa.Connection) -> bool:
         """Return whether the newest row and the newest batch that were seen are still there."""
-        if self._newest is not None:
-            row = connection.execute(
-                queries.samples.row_of(), {"number": self._newest[0]}
-            ).one_or_none()
-            if row is None and self._newest[0] > _largest_deleted(connection):
+        newest = self._newest  # another thread may note a newer one at any time
+        if newest is not None:
+            row = connection.execute(queries.samples.row_of(), {"number": newest[0]}).one_or_none()
+            if row is None and newest[0] > _largest_deleted(connection):
                 return False
-            if row is not None and tuple(row) != self._newest:
+            if row is not None and tuple(row) != newest:
                 return False
         draw = self.last_draw
         return (

@@ -79,8 +79,11 @@ class Reading:
 
         return self._chunks(_Pages(read, find, self.chunk, *span), drawn)
 
-    def at_once(self, use: Callable[[Iterator[Chunk]], T]) -> T:
+    def at_once(self, use: Callable[[Iterator[Chunk], Callable[[], Iterator[Chunk]]], T]) -> T:
         """Return what `use` makes of the chunks, all of which are read in one transaction.
+
+        Args:
+            use: Called with the chunks, and with a function that returns those of `metas`.
 
         Raises:
             InvalidArgument: If the condition is wrong.
@@ -89,9 +92,13 @@ class Reading:
 
         def read_all(tx: Transaction) -> T:
             span, drawn = self._begin(tx)
-            read, find = functools.partial(begun._rows, tx), functools.partial(_next_id, tx)
+
+            def chunks(of: Reading, drawn: _Drawn | None = None) -> Iterator[Chunk]:
+                read, find = functools.partial(of._rows, tx), functools.partial(_next_id, tx)
+                return of._chunks(_Pages(read, find, self.chunk, *span), drawn)
+
             with guarded(tx, begun.where):
-                return use(self._chunks(_Pages(read, find, self.chunk, *span), drawn))
+                return use(chunks(begun, drawn), lambda: chunks(begun._of_metas))
 
         return explained(self.buffer, begun.where, lambda: self.buffer.read(read_all))
 
@@ -108,8 +115,12 @@ class Reading:
 
     def metas(self) -> Iterator[Chunk]:
         """Return the columns with values of the metas alone."""
+        return self._of_metas.chunks()
+
+    @property
+    def _of_metas(self) -> Reading:
         names = [name for name in self.names if name.startswith(META)]
-        return Reading(self.buffer, names, self.where).chunks()
+        return dataclasses.replace(self, names=names, decode=False)
 
     def _chunks(self, pages: _Pages, drawn: _Drawn | None) -> Iterator[Chunk]:
         for rows in pages:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sqlbuffer._messages import printable
@@ -63,8 +63,8 @@ class Table:
         """Return a `pyarrow.Table` of the samples as they are at one time."""
         about = self._reading.about()
 
-        def as_table(chunks: Iterator[Chunk]) -> Any:
-            schema, batches = self._batches(chunks, about)
+        def as_table(chunks: Iterator[Chunk], metas: Callable[[], Iterator[Chunk]]) -> Any:
+            schema, batches = self._batches(chunks, metas, about)
             return optional("pyarrow").Table.from_batches(list(batches), schema)
 
         return self._reading.at_once(as_table)
@@ -86,14 +86,17 @@ class Table:
         return frame.astype(plain)
 
     def _batches(
-        self, chunks: Iterator[Chunk], about: dict[str, str] | None = None
+        self,
+        chunks: Iterator[Chunk],
+        metas: Callable[[], Iterator[Chunk]] | None = None,
+        about: dict[str, str] | None = None,
     ) -> tuple[Any, Iterator[Any]]:
         reading = self._reading
         return batches_of(
             reading.names,
             chunks,
             decode=reading.decode,
-            metas=reading.metas,
+            metas=reading.metas if metas is None else metas,
             about=reading.about() if about is None else about,
         )
 

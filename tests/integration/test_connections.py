@@ -97,7 +97,7 @@ def n_connections(url: str) -> int:
 
 
 @pytest.mark.each_database
-@pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 4)])
+@pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 2)])
 def test_threads_that_use_one_store_share_a_few_connections(
     store_url: str, kind: str, sqlite: int, postgresql: int
 ) -> None:
@@ -122,6 +122,45 @@ def test_threads_that_use_one_store_share_a_few_connections(
             go_on.set()
         assert [future.result(60) for future in done] == [1] * 12
         assert n_connections(store_url) == most
+
+
+@pytest.mark.each_database
+def test_reading_needs_one_connection_and_none_that_writes(store_url: str) -> None:
+    """Four threads wait to write, and three read; then one more reads."""
+    started, go_on = threading.Semaphore(0), threading.Event()
+
+    def work(connection: sa.Connection) -> None:
+        started.release()
+        assert go_on.wait(60)
+
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(["a"], meta=[{"x": 1}])
+        database = inside.database_of(store)
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            kinds = ["write"] * 4 + ["read"] * 3
+            done = [threads.submit(getattr(database, kind), work) for kind in kinds]
+            try:
+                for _ in range(4):
+                    assert started.acquire(timeout=60)
+                found = threads.submit(store.to_arrow, ["sample", "meta.x"]).result(30)
+                assert found.to_pylist() == [{"sample": "a", "meta.x": 1}]
+                assert threads.submit(len, store).result(30) == 1
+            finally:
+                go_on.set()
+            for future in done:
+                future.result(60)
+
+
+def test_a_reader_has_no_lock_of_the_writer_before_it(postgresql_url: str) -> None:
+    n_locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
+    with open_store(postgresql_url, weighting="uniform") as store:
+        store.add(["a", "b"])
+        store.forget(store.waiting().ids[:1])
+        database = inside.database_of(store)
+        for kind in ("read", "look", "write_from_one_state"):
+            assert getattr(database, kind)(shown(n_locks)) == 0, kind
+        with inside.engine_of(store, "owner").begin() as connection:
+            assert shown(n_locks)(connection) == 0
 
 
 def test_a_thread_that_waits_in_vain_for_another_is_told_so(

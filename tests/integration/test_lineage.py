@@ -454,3 +454,32 @@ def test_a_lease_of_the_same_run_is_another_one(store: SampleStore, store_url: s
                 store.save_predictor(b"", rows_trained=0, lease=lost)
             store.save_predictor(b"", rows_trained=0, lease=lease)
     assert len(store.predictors()) == 1
+
+
+def test_a_row_that_another_thread_notes_is_no_return_to_an_earlier_state(
+    store_url: str,
+) -> None:
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(["a"])
+        first = store.waiting().ids.tolist()
+        lineage = inside.handle_of(store).lineage
+
+        class Turn:
+            """A connection behind whose first statement another thread has its turn."""
+
+            def __init__(self, connection: sa.Connection) -> None:
+                self._connection = connection
+
+            def execute(self, *given: Any) -> Any:
+                found = self._connection.execute(*given)
+                lineage._newest = newer
+                return found
+
+        store.add(["b"])
+        before = lineage._newest
+        store.waiting()
+        newer = lineage._newest
+        assert newer != before
+        lineage._newest = before
+        assert inside.database_of(store).read(lambda connection: lineage._holds(Turn(connection)))  # type: ignore[arg-type]
+        store.remove(first)

@@ -157,7 +157,7 @@ class Dialect(abc.ABC):
                 "reader" only reads, for which the right to read is enough, and never waits for a
                 writer; "viewer" only runs SQL of the user's own program, which can only read.
             durability: That of a writer: see `Database`.
-            pool: Returns the engine of kind "pool", whose connections others may share.
+            pool: Returns the engine of kind "pool", whose connections all that write may share.
         """
 
     # -- rows that travel with a statement --------------------------------------------------------

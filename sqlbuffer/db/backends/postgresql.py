@@ -21,8 +21,8 @@ from sqlbuffer.db.backends.postgresql_connections import ADVISORY_CLASS
 from sqlbuffer.db.backends.types import Json
 from sqlbuffer.db.backends.values import Claimed, Columns, Lock, Pool, Receipt, Rows, quoted
 
-_NEEDED = 3
-"""Connections of one thread: its own, that of `store.connect()`, and that of the heartbeat."""
+_NEEDED = 4
+"""Connections of one thread: to read and to write, and the same two for the heartbeat."""
 
 _LIMIT = """
 SELECT least(nullif(rolconnlimit, -1), nullif(datconnlimit, -1))
@@ -142,12 +142,12 @@ class PostgreSQL(Dialect):
     def engine(
         self, url: sa.URL, kind: str, *, durability: str = "normal", pool: Pool | None = None
     ) -> sa.Engine:
-        if kind == "viewer":
-            return connections.viewer(url)
-        if kind == "pool" or pool is None:
-            shared = connections.pool(url)
-            return shared if kind == "pool" else connections.engine(shared, kind, durability)
-        return connections.engine(pool(), kind, durability)
+        if kind in ("viewer", "reader"):
+            return (connections.viewer if kind == "viewer" else connections.reader)(url)
+        if kind == "pool":
+            return connections.pool(url)
+        shared = connections.pool(url) if pool is None else pool()
+        return connections.writer(shared, kind, durability)
 
     def backup(self, url: sa.URL, target: pathlib.Path) -> None:
         backups.dump_postgresql(url, target)

@@ -46,22 +46,25 @@ _statements: sa.util.LRUCache[Any, Any] = sa.util.LRUCache(CACHED_STATEMENTS)
 """Compiled statements of all engines, by statement and dialect."""
 
 
-POOL_SIZE = 4
-"""Connections of a store at most, for all that it reads and writes."""
+READERS, WRITERS = 4, 2
+"""Connections of a store at most: for what it reads, and for what it writes."""
 
 
 def pool(url: sa.URL) -> sa.Engine:
-    """Return an engine whose connections readers and writers share."""
-    return _engine(url, pool_size=POOL_SIZE)
+    """Return the engine of kind "pool": see `Dialect.engine`."""
+    return _engine(url, pool_size=WRITERS)
 
 
-def engine(shared: sa.Engine, kind: str, durability: str) -> sa.Engine:
-    """Return an engine of a kind that shares its connections: see `Dialect.engine`."""
+def reader(url: sa.URL) -> sa.Engine:
+    """Return the engine of kind "reader": see `Dialect.engine`."""
+    begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}; {_ALONE}"
+    return _beginning(_engine(url, pool_size=READERS), begins)
+
+
+def writer(shared: sa.Engine, kind: str, durability: str) -> sa.Engine:
+    """Return an engine that writes through the connections of another one: see `Dialect.engine`."""
     if kind == "owner":
         return _beginning(shared, "BEGIN ISOLATION LEVEL READ COMMITTED")
-    if kind == "reader":
-        begins = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {_PLAN_FOR_MEMORY}; {_ALONE}"
-        return _beginning(shared, begins)
     level = "REPEATABLE READ" if kind == "copier" else "READ COMMITTED"
     settings = f"{_PLAN_FOR_MEMORY}; {_SYNCHRONOUS}" if durability == "full" else _PLAN_FOR_MEMORY
     begins = f"BEGIN ISOLATION LEVEL {level}; {settings}"
@@ -71,7 +74,7 @@ def engine(shared: sa.Engine, kind: str, durability: str) -> sa.Engine:
 def viewer(url: sa.URL) -> sa.Engine:
     """Return the engine of kind "viewer": see `Dialect.engine`."""
     begins = f"BEGIN READ ONLY; SET LOCAL search_path = {SCHEMA}, public"
-    return _beginning(_engine(url, pool_size=POOL_SIZE, is_ours=False), begins)
+    return _beginning(_engine(url, pool_size=READERS, is_ours=False), begins)
 
 
 def inspector(url: sa.URL, *, timeout_s: float | None = None) -> sa.Engine:
@@ -219,8 +222,8 @@ def _begin(connection: sa.Connection, sql: str, *, is_pooled: bool, leaves_recei
     if leaves_receipt:
         connection.info["number"] = connection.info.get("number", 0) + 1
         sql = f"{sql}; {_leave_receipt(connection)}"
-    if (presence := connection.info.get("presence")) is not None:
-        sql = f"{sql}; {_lock_buffer(presence)}"
+        if (presence := connection.info.get("presence")) is not None:
+            sql = f"{sql}; {_lock_buffer(presence)}"
     if is_pooled or not connection.get_execution_options().get("is_one_statement"):
         driver.run(connection, sql)
 
