@@ -17,7 +17,8 @@ from sqlbuffer.core.meta_values import Form, Path, value_of_meta
 from sqlbuffer.core.sql_times import stored_form
 from sqlbuffer.core.sql_tokens import Token, tokens_of
 from sqlbuffer.core.sql_types import Types
-from sqlbuffer.core.sql_values import Group, Value
+from sqlbuffer.core.sql_values import Group, Value, shown_sql
+from sqlbuffer.db.backends import Dialect
 from sqlbuffer.db.backends.types import Timestamp
 from sqlbuffer.db.queries.table import OF_SAMPLES, OF_VIEW
 from sqlbuffer.db.schema import metadata, samples
@@ -81,6 +82,7 @@ class SqlCondition:
         self._replaced = [] if types is None else list(_replaced(types))
         self._times = [] if types is None else types.times
         self._words: Mapping[str, str] = {}
+        self._signs = [token.text for token in tokens if token.kind == "sign"]
         self._stored: dict[Group, type | None] = {}
         self._names = sorted(words & _NAMED.keys())
         self._is_plain = not has_values and words.isdisjoint(_NAMED.keys() - _OF_SAMPLES.keys())
@@ -133,23 +135,27 @@ class SqlCondition:
         self,
         kinds_of: Callable[[Path], Collection[type]],
         has_fractions: Callable[[Path], bool],
-        words: Mapping[str, str],
+        backend: Dialect,
     ) -> None:
         """Take the types that the condition does not tell from the stored values.
 
         Args:
-            words: What the database has in the place of words for times: see `Dialect.time_words`.
+            backend: The database.
             kinds_of: Returns the types of the values that are stored at a path.
             has_fractions: Tells whether numbers are stored there that are no integers of 64 bits.
 
         Raises:
             InvalidArgument: If values of several types are stored, or databases write one of them
-                in several ways.
+                in several ways, or if the condition has a parameter.
         """
-        self._words = words
+        if sign := next((sign for sign in self._signs if sign in backend.parameter_signs), None):
+            raise InvalidArgument(
+                f"where has {shown_sql(sign)}, with which a parameter begins: write its value."
+            )
+        self._words = backend.time_words
         for value in self._values:
             group = value.group.root
-            if not group.kinds and not group.is_null_test and group not in self._stored:
+            if not group.kinds and not group.may_be_any and group not in self._stored:
                 paths = dict.fromkeys(each.path for each in group.values)
                 stored = {kind for path in paths for kind in kinds_of(path)}
                 self._stored[group] = group.kind(stored)
@@ -174,6 +180,9 @@ def _replaced(types: Types) -> Iterator[tuple[int, int, str]]:
     """Return literals that both databases take for the same, with their places in the text."""
     for token in types.integers:
         yield token.start, token.end, f"{token.text}.0"
+    for first, last in types.divided:
+        yield first.start, first.start, "CAST("
+        yield last.end, last.end, " AS double precision)"
     for token in types.times:
         if token.text.startswith("'"):
             yield token.start, token.end, stored_form(token)

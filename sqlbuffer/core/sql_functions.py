@@ -43,13 +43,14 @@ FUNCTIONS: dict[str, Function] = {
     **_functions("length char_length character_length octet_length", str, int),
     **_functions("instr strpos position unicode ascii", str, int),
     **_functions("starts_with regexp_like", str, bool),
-    **_functions("abs ceil ceiling floor sign", float, float),
+    **_functions("abs ceil ceiling floor", float, float),
+    **_functions("sign", float, int),
     **_functions("round trunc log", float, float, use=Use.DECIMAL),
     **_functions(
         "sqrt cbrt exp ln log10 log2 pow power degrees radians", float, float, use=Use.FLOAT
     ),
     **_functions("sin cos tan asin acos atan atan2 sinh cosh tanh", float, float, use=Use.FLOAT),
-    **_functions("mod", float, float, use=Use.WHOLE),
+    **_functions("mod", float, int, use=Use.WHOLE),
     **_functions("coalesce ifnull nullif min max greatest least", None, None),
     **_functions("any all some array", None, None),
 }

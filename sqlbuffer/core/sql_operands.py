@@ -160,6 +160,7 @@ class Operands(Reader, abc.ABC):
         result.is_whole = is_whole
         if known.result is None and same:
             self._join(*same)
+            same[0].group.root.is_compared |= name == "NULLIF"
             result = Node(same[0].group, result.values)
         if known.use is Use.WHOLE:
             self._whole(name.lower(), *given)

@@ -38,6 +38,7 @@ class Reader:
         values: The values of the metas, in the order of the text.
         groups: What has one type.
         may_be_times: Literals and words that may be compared with a time.
+        divided: First and last tokens of expressions that are divided, and may be integers.
     """
 
     def __init__(self, tokens: Sequence[Token], columns: Mapping[str, type]) -> None:
@@ -47,6 +48,7 @@ class Reader:
         self.groups: list[Group] = []
         self.values: list[Value] = []
         self.may_be_times: list[tuple[Token, Group]] = []
+        self.divided: list[tuple[Token, Token]] = []
 
     # -- tokens ------------------------------------------------------------------------------------
 

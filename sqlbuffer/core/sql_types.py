@@ -71,18 +71,22 @@ class Types(Operands):
 
     def _expression(self, level: int = _OR) -> Node:
         """Read an expression whose operators bind as tightly as this level, or more."""
+        start = self._at
         if level <= _NOT and self._takes("NOT"):
             operand = self._expression(_NOT)
             self._is_true(operand)
             left = self._node(bool, operand)
         else:
             left = self._signed()
-        while (found := self._operator(left, level)) is not None:
+        while (found := self._operator(left, level, start)) is not None:
             left = found
         return left
 
-    def _operator(self, left: Node, level: int) -> Node | None:
-        """Read an operator and what follows it; None if there is none of this level."""
+    def _operator(self, left: Node, level: int, start: int) -> Node | None:
+        """Read an operator and what follows it; None if there is none of this level.
+
+        `start` is the number of the first token of what stands before it.
+        """
         word = self._token().word
         for least, words in ((_OR, {"OR"}), (_AND, {"AND"})):
             if word in words and level <= least:
@@ -104,7 +108,11 @@ class Types(Operands):
             return self._computed(word, left, self._expression(_MULTIPLIED))
         if level <= _MULTIPLIED and word in MULTIPLYING:
             self._at += 1
-            return self._computed(word, left, self._signed())
+            dividend = self._tokens[start], self._tokens[self._at - 2]
+            found = self._computed(word, left, self._signed())
+            if word == "/" and found.values and left.itself is None:
+                self.divided.append(dividend)
+            return found
         return None
 
     def _computed(self, word: str, left: Node, right: Node) -> Node:

@@ -93,6 +93,7 @@ class Group:
         numbers: Literals among them.
         about: A value of the metas that one of them is made of; "" if there is none.
         is_null_test: Whether IS NULL asks for one.
+        is_compared: Whether `nullif` compares them.
     """
 
     def __init__(self, *kinds: type, about: str = "") -> None:
@@ -100,7 +101,7 @@ class Group:
         self.values: list[Value] = []
         self.numbers: list[Token] = []
         self.about = about
-        self.is_null_test = False
+        self.is_null_test = self.is_compared = False
         self._joined: Group | None = None
 
     @property
@@ -122,6 +123,12 @@ class Group:
         into.numbers += gone.numbers
         into.about = into.about or gone.about
         into.is_null_test |= gone.is_null_test
+        into.is_compared |= gone.is_compared
+
+    @property
+    def may_be_any(self) -> bool:
+        """Whether it is enough to know if its values are there."""
+        return self.is_null_test and not self.is_compared
 
     def require_one_type(self) -> None:
         """Refuse what PostgreSQL would refuse, and SQLite would answer by some rule of its own.

@@ -91,7 +91,7 @@ def guarded(tx: Transaction, where: Checked) -> Iterator[None]:
         where.look_up_types(
             functools.partial(_stored_kinds, tx),
             functools.partial(_has_fractions, tx),
-            tx.backend.time_words,
+            tx.backend,
         )
         tx.rows(queries.read.condition_alone(where.sql, where.columns))
         yield

@@ -185,6 +185,17 @@ FOUND: dict[str, Callable[[Meta], Any]] = {
     "coalesce(meta.x, 'abc') = 'abc'": lambda meta: either(text(meta.get("x")), "abc") == "abc",
     "coalesce(meta.x, false)": of(flag, lambda x: x),
     "coalesce(meta.x, 5) / 2 = 2.5": lambda meta: either(number(meta.get("x")), 5) == 5,
+    "sign(meta.w) / 2 = 0.5": of(whole, lambda w: w > 0, "w"),
+    "mod(meta.w, 3) / 2 = 0.5": of(whole, lambda w: math.fmod(w, 3) == 1, "w"),
+    "meta.w % 3 / 2 = 0.5 AND meta.w > 0": of(whole, lambda w: w > 0 and w % 3 == 1, "w"),
+    "(meta.w & 3) / 2 = 1.5": of(whole, lambda w: w & 3 == 3, "w"),
+    "length(meta.t) / 2 = 0.5": of(text, lambda t: len(t) == 1, "t"),
+    "length(meta.t) * 3 / 2 / 2 = 0.75": of(text, lambda t: len(t) == 1, "t"),
+    "CASE WHEN meta.b THEN 1 ELSE 0 END / 2 = 0.5": of(flag, lambda b: b, "b"),
+    "(-meta.w) / (2) = 0.5": of(whole, lambda w: w == -1, "w"),
+    "nullif(meta.n, meta.m) IS NULL": lambda meta: (
+        number(meta.get("n")) is None or number(meta.get("n")) == number(meta.get("m"))
+    ),
     "nullif(meta.x, 7) > 2": of(number, lambda x: x != 7 and x > 2),
     "CASE WHEN meta.x > 1 THEN 'big' ELSE 'small' END = 'big'": of(number, lambda x: x > 1),
     "CASE WHEN meta.x > 1 THEN meta.n ELSE -1 END > 2": lambda meta: (
@@ -316,6 +327,8 @@ REFUSED = {
     "meta.x->'k' = 7": "->> in the place of the last ->",
     "meta.x->>sample = 7": "a key in single quotes",
     "meta.x->>-1 = 7": "a key in single quotes",
+    "nullif(meta.x, meta.n) IS NULL": "does not tell the type of meta.x",
+    "coalesce(nullif(meta.x, meta.n), meta.t) IS NOT NULL": "does not tell the type of meta.x",
 }
 """Conditions that both databases would answer in their own way, and what the error says."""
 OF_STORED = ("does not tell", "samples have", "no integers of")
@@ -421,3 +434,14 @@ def test_a_buffer_without_metas_takes_every_condition(new_store: NewStore) -> No
     store.record(["s0"], [1.0])
     for where, asked in FOUND.items():
         assert found(store, where) == ([0] if asked({}) else []), where
+
+
+@pytest.mark.parametrize(
+    "where", ["meta.n = ?", "meta.n = ?1", "meta.n = :x", "meta.n = @x", "id > $1"]
+)
+def test_a_parameter_of_the_statement_is_refused(sqlite_url: str, where: str) -> None:
+    with open_store(sqlite_url, weighting="uniform") as store:
+        store.add(["a"], meta=[{"n": 1}])
+        with pytest.raises(InvalidArgument, match="with which a parameter begins: write its value"):
+            found(store, where)
+        assert found(store, "meta.t IS NULL AND source <> '?:@$'") == []

@@ -66,6 +66,7 @@ class Dialect(abc.ABC):
 
     time_words: ClassVar[Mapping[str, str]] = {}
     """What a user's SQL gets for a word whose time is written in another way than stored ones."""
+    parameter_signs: ClassVar[str] = ""  # with which a parameter begins, and nothing else
 
     def require_fits(self, what: str, size: int) -> None:
         """Refuse a value that the database could not store or not return.
@@ -148,15 +149,15 @@ class Dialect(abc.ABC):
     def engine(
         self, url: sa.URL, kind: str, *, durability: str = "normal", pool: Pool | None = None
     ) -> sa.Engine:
-        """Return an engine.
+        """Return an engine for a URL.
 
         Args:
-            url: URL of the database.
+            url: Its URL.
             kind: "writer", whose transactions may write from their first statement on; "copier", a
                 writer that sees no later commit of others; "owner" creates and upgrades the schema;
                 "reader" only reads, for which the right to read is enough, and never waits for a
                 writer; "viewer" only runs SQL of the user's own program, which can only read.
-            durability: That of a writer: see `Database`.
+            durability: See `Database`.
             pool: Returns the engine of kind "pool", whose connections all that write may share.
         """
 
@@ -252,7 +253,6 @@ class Dialect(abc.ABC):
         """Return a column of JSON text as the JSON type."""
 
     def has_table(self, connection: sa.Connection, name: str) -> bool:
-        """Return True if a table is in the schema of our tables."""
         return name in self.tables(connection)
 
     @abc.abstractmethod

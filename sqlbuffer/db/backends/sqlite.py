@@ -38,7 +38,7 @@ class SQLite(Dialect):
     schema = None
     supports_deleting_claims = False
     supports_bulk_upsert = False
-    time_words = SQLITE_TIME_WORDS
+    time_words, parameter_signs = SQLITE_TIME_WORDS, "?:@$"
     max_value_bytes = 990_000_000  # SQLITE_MAX_LENGTH is 1e9, for a whole row
     has_concurrent_writers = False
     supports_long_reads = False
