@@ -334,7 +334,14 @@ def _put_away(engines: dict[tuple[int, str], sa.Engine]) -> None:
 
 
 def _dispose(engines: dict[tuple[int, str], sa.Engine]) -> None:
-    """Close all connections. A forked child leaves those of its parent open."""
+    """Close all connections, those in use when they return. A child leaves its parent's open."""
     while engines:
         (pid, _), engine = engines.popitem()
+        if pid == os.getpid():
+            sa.event.listen(engine.pool, "checkin", _close_returned)
         engine.dispose(close=pid == os.getpid())
+
+
+def _close_returned(_: Any, record: sa.pool.ConnectionPoolEntry) -> None:
+    """Close a connection that returns to a pool that has none to hand out."""
+    record.invalidate()

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import copy
+import gc
 import pathlib
 import pickle
 import signal
@@ -17,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine.interfaces import CacheStats
 
 from helpers import inside
+from helpers.polling import until
 from helpers.servers import server_execute
 from sqlbuffer.db.backends import now
 from sqlbuffer.db.schema import buffers
@@ -122,6 +124,31 @@ def test_threads_that_use_one_store_share_a_few_connections(
             go_on.set()
         assert [future.result(60) for future in done] == [1] * 12
         assert n_connections(store_url) == most
+
+
+@pytest.mark.each_database
+@pytest.mark.parametrize("kind", ["read", "look", "write"])
+def test_a_connection_in_use_is_closed_after_its_use(store_url: str, kind: str) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def work(connection: sa.Connection) -> int:
+        started.set()
+        assert go_on.wait(60)
+        return int(connection.scalar(sa.text("SELECT 1")) or 0)
+
+    gc.disable()  # which closes connections of a pool that is garbage
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            store = open_store(store_url)
+            database = inside.database_of(store)
+            done = thread.submit(getattr(database, kind), work)
+            assert started.wait(60)
+            store.close()
+            go_on.set()
+            assert done.result(60) == 1
+        until(lambda: n_connections(store_url) == 0)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.each_database
