@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -136,10 +137,10 @@ def explained(buffer: BufferHandle, where: Checked, read: Callable[[], T]) -> T:
             raise
         # Raises if the database is unavailable: then the condition is not at fault.
         buffer.look(lambda tx: tx.execute(queries.buffers.totals()).one())
+        text = where.text if isinstance(where, SqlCondition) else str(where)
         raise InvalidArgument(
             "where must be a condition on the columns of samples, such as \"source = 'data'\"; "
-            f"got {shown(where.text if isinstance(where, SqlCondition) else where)}: "
-            f"{_reason(buffer, exc)}"
+            f"got {shown(text)}: {_reason(buffer, text, exc)}"
         ) from exc
 
 
@@ -149,7 +150,7 @@ def _cause(error: Exception) -> sa.exc.DBAPIError | None:
     return next((each for each in known if isinstance(each, sa.exc.DBAPIError)), None)
 
 
-def _reason(buffer: BufferHandle, error: Exception) -> str:
+def _reason(buffer: BufferHandle, text: str, error: Exception) -> str:
     """Return what is wrong with a condition; a column that is unknown brings all that are known."""
     cause = _cause(error)
     if cause is None:
@@ -157,6 +158,8 @@ def _reason(buffer: BufferHandle, error: Exception) -> str:
     unknown = buffer.database.dialect.unknown_name(cause)
     if unknown is None:
         said = printable(first_line(str(cause.orig)))
+        if re.search(r'near "LIMIT"', said) and "LIMIT" not in text.upper():
+            return "it ends too early, or has a quote, a word or a parenthesis too few"
         way_out = ": nullif(DIVISOR, 0) is NULL for zero" if "division by zero" in said else ""
         return f"the database says {said}{way_out}"
     kind, name = unknown

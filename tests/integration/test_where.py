@@ -226,3 +226,12 @@ def test_a_command_tells_which_metas_of_a_condition_no_sample_has(store: SampleS
         assert "no sample of buffer 'default' has meta.weight, meta.a b" in done.err, words
         done = run(*words, "--where", "meta.mw > 1e9", url=inside.url_of(store))
         assert "no sample of buffer" not in done.err, words
+
+
+@pytest.mark.each_database
+def test_a_condition_that_ends_too_early_is_told_so(store: SampleStore) -> None:
+    for where in ("meta.mw >", "source =", "(reward > 1", "reward > 1 AND"):
+        with pytest.raises(InvalidArgument, match="it ends too early, or has a quote"):
+            found(store, where)
+    with pytest.raises(InvalidArgument, match="the database says"):
+        found(store, "reward > 1 LIMIT")
