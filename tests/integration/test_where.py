@@ -230,7 +230,7 @@ def test_a_command_tells_which_metas_of_a_condition_no_sample_has(store: SampleS
 
 @pytest.mark.each_database
 def test_a_condition_that_ends_too_early_is_told_so(store: SampleStore) -> None:
-    for where in ("meta.mw >", "source =", "(reward > 1", "reward > 1 AND"):
+    for where in ("meta.LogP >", "source =", "(reward > 1", "reward > 1 AND"):
         with pytest.raises(InvalidArgument, match="it ends too early, or has a quote"):
             found(store, where)
     with pytest.raises(InvalidArgument, match="the database says"):
