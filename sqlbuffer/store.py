@@ -435,8 +435,9 @@ class SampleStore:
                 Series, an array or tensor of one dimension, or another iterable of samples. With
                 `sample=` a table of pandas, Polars, pyarrow, DuckDB or another library of Arrow.
             source: Name of the generator, or one name for each sample.
-            meta: What to store with them: a mapping that JSON can hold, or one for each sample.
-                Numbers of numpy are stored as numbers; NaN, a gap in a table, as null.
+            meta: What to store with new samples: a mapping that JSON can hold, or one for each
+                sample. Numbers of numpy are stored as numbers; NaN, a gap in a table, as null. A
+                sample that is stored keeps its metas, with `requeue=True`, too.
             requeue: Let samples that were measured, failed, settled or removed wait again, too.
                 Their rewards are kept until they are measured again.
             sample: Name of the column of a table that holds the samples; the other columns become
@@ -1038,8 +1039,9 @@ class SampleStore:
                 `attempts`, `seconds`, `drawn` (how often, without released batches and draws that
                 `prune` has dropped), `created_iteration`, `measured_iteration`, `worker_id` (that
                 measured it), `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On
-                request: `meta.NAME` for a value of the metas, `queued`, `requeues`, `hash`,
-                `payload`, `codec`. A name means the same as in the view `sample_overview`.
+                request: `meta.NAME` for a value of the metas (or `meta."NAME"`, as in SQL),
+                `queued`, `requeues`, `hash`, `payload`, `codec`. A name means the same as in the
+                view `sample_overview`.
             where: A condition: (column, operator, value), such as ("reward", ">", 0.5); a list of
                 these, which all hold; SQL, such as "state = 'failed' AND meta.mw > 600"; or an
                 expression of SQLAlchemy on the columns of the table `samples`. Operators are

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import datetime as dt
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
@@ -78,15 +79,31 @@ def export(
             done = Exported(done.rows + n, done.other + other, done.empty + empty)
             advance(n)
 
+    found = _begun(chunks())
     if form == "parquet":
-        _write_parquet(file, names, chunks(), Reading(buffer, names, where))
+        _write_parquet(file, names, found, Reading(buffer, names, where))
     elif form == "csv":
-        _write_csv(file, names, chunks(), delimiter)
+        _write_csv(file, names, found, delimiter)
     elif form == "jsonl":
-        _write_jsonl(file, names, chunks(), is_whole=is_whole)
+        _write_jsonl(file, names, found, is_whole=is_whole)
     else:
-        _write_smi(file, names, chunks())
+        _write_smi(file, names, found)
     return done
+
+
+def _begun(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """Return the chunks, of which the first is read: a wrong condition is told before any output.
+
+    The first one is held no longer than the others.
+    """
+    held = list(itertools.islice(chunks, 1))
+
+    def all_of_them() -> Iterator[Chunk]:
+        while held:
+            yield held.pop()
+        yield from chunks
+
+    return all_of_them()
 
 
 def _write_parquet(
@@ -190,4 +207,5 @@ def _require_words(chunk: Chunk) -> None:
 
 def _word(value: Any) -> str:
     """Return a value without the characters that end a field."""
-    return " ".join(str(value if isinstance(value, (int, float)) else _field(value) or "").split())
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return " ".join(str(value if is_number else _field(value) or "").split())

@@ -25,6 +25,12 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 _DIGITS = 300
 """Longest text that is read as a number: Python reads no integer of more than 4,300 digits."""
 
+_FLAGS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+"""As JSON and Polars, pandas, and R and spreadsheets write them."""
+
 
 class Entry(NamedTuple):
     """A row whose values are those of a sample."""
@@ -181,7 +187,7 @@ class Reader:
             whole = _object(whole)
         if not columns.metas:
             return None if whole is None else as_json(whole, "meta")
-        convert: Callable[[Any], Any] = number_from if self._are_texts else jsonable
+        convert: Callable[[Any], Any] = value_from if self._are_texts else jsonable
         found = {name.removeprefix(META): convert(values.get(name)) for name in columns.metas}
         return as_json(found, "meta")
 
@@ -190,10 +196,13 @@ class _Wrong(ValueError):
     """A value of a row that cannot be stored."""
 
 
-def number_from(text: str | None) -> Any:
-    """Return a text as a number if it is one of JSON; "007" and "1_0" are text."""
+def value_from(text: str | None) -> Any:
+    """Return a text as a number if it is one of JSON, or as True or False if it is such a word.
+
+    "007", "1_0" and "tRUE" are text.
+    """
     if text is None or not _NUMBER.fullmatch(text):
-        return text
+        return text if text is None else _FLAGS.get(text, text)
     if len(text) > _DIGITS:
         return text
     found = int(text) if text.lstrip("-").isdigit() else float(text)
