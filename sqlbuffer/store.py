@@ -999,6 +999,8 @@ class SampleStore:
         """Return the n best samples by "reward" or "score", the best first, each as a dict.
 
         The direction of the buffer says which reward is better. A higher score is always better.
+        Samples that have left the pool keep their scores: in mode "consume" those that wait are
+        `where=("state", "=", "waiting")`.
 
         Args:
             n: Most samples.

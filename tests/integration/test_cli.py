@@ -1097,8 +1097,71 @@ def test_top_by_reward_and_by_score(url: str) -> None:
     assert best[0]["created_at"].endswith("+00:00")
     assert run("top", "--by", "luck", url=url).code == 2
     open_store(url, name="new").close()
-    assert "--by score shows what waits" in run("top", "--name", "new", "--json", url=url).err
+    told = run("top", "--name", "new", "--json", url=url)
+    assert (told.code, json.loads(told.out)) == (0, [])
+    assert "buffer 'new' has a reward: it is empty, and `sqlbuffer import FILE --name" in told.err
     assert run("top", "-n", "0", url=url).code == 2
+
+
+WAITING = "`sqlbuffer export - --format csv --columns sample --where \"state = 'waiting'\"%s` lists"
+
+
+def test_top_without_rows_tells_what_waits_and_what_to_do(store_url: str) -> None:
+    def told(*words: str) -> str:
+        result = run("top", *words, url=store_url)
+        assert result.code == 0
+        assert len(result.out.splitlines()) == 1, "the names of the columns alone"
+        return " ".join(result.err.split())
+
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(["a", "b"])
+        by_reward, by_score = told(), told("--by", "score")
+        assert "2 samples wait for `sqlbuffer measure` or a loop; " in by_reward
+        assert "2 samples wait, and the weighting 'uniform' needs no scores; " in by_score
+        assert WAITING % "" in by_reward
+        assert WAITING % "" in by_score
+        store.score(lambda samples: [1.0] * len(samples), only="all")
+        assert told().endswith("--by score shows 2 samples with a score")
+        listed = run(*shlex.split((WAITING % "").split("`")[1])[1:], url=store_url)
+        assert sorted(listed.out.split()) == ["a", "b", "sample"]
+        store.remove(store.waiting().ids)
+        store.record(["c"], [math.nan])
+        assert told().endswith("no sample waits, 1 failed, as `sqlbuffer failed` shows")
+        store.remeasure("other")
+        assert "has a reward by objective 'other'" in told("--objective", "other")
+    with open_store(store_url, name="by score") as store:
+        store.add(["a"])
+        shown = told("--by", "score", "--name", "by score")
+        assert "1 sample waits for `store.score` or `sqlbuffer worker`; " in shown
+        assert WAITING % " --name 'by score'" in shown
+        assert told("--where", "reward > 1", "--name", "by score") == (
+            "no sample of buffer 'by score' has a reward and meets the condition"
+        )
+
+
+def test_top_by_score_tells_which_samples_wait(store_url: str) -> None:
+    with open_store(store_url) as store:
+        store.add([f"s{i}" for i in range(5)])
+        store.score(lambda samples: [float(sample[1:]) for sample in samples])
+        id_of = dict(zip(store.waiting().samples, store.waiting().ids.tolist(), strict=True))
+        store.record(["s4"], [1.0])
+        store.remove([id_of["s3"], id_of["s4"]])
+        store.sample(1, pct_argmax=1.0).settle([None])
+        hold(store.sample(1, pct_argmax=1.0))
+        states = {"s4": "measured", "s3": "out", "s2": "failed", "s1": "claimed", "s0": "waiting"}
+        words = ("top", "--by", "score")
+        rows = json.loads(run(*words, "--json", url=store_url).out)
+        assert {row["sample"]: row["state"] for row in rows} == states
+        assert [row["sample"] for row in rows] == list(states)
+        assert "state" in run(*words, url=store_url).out.splitlines()[0].split()
+        assert "state" in run(*words, "--csv", url=store_url).out.splitlines()[0].split(",")
+        left = run(*words, "--where", "state = 'waiting'", "--json", url=store_url)
+        assert [row["sample"] for row in json.loads(left.out)] == ["s0"]
+        assert [row["sample"] for row in store.top(by="score")] == list(states)
+        left_in_python = store.top(by="score", where=("state", "=", "waiting"))
+        assert [row["sample"] for row in left_in_python] == ["s0"]
+        (best,) = json.loads(run("top", "--objective", "reward", "--json", url=store_url).out)
+        assert (best["sample"], best["state"], best["reward"]) == ("s4", "measured", 1.0)
 
 
 def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
