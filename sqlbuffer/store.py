@@ -1152,7 +1152,8 @@ class SampleStore:
             on_error: "fail": a failed measurement is stored at once; "retry": it is an attempt, and
                 the sample has failed after `max_attempts`; "raise": it is raised. Each attempt is
                 kept as a measurement, with its number as `failed_try` in the details.
-            max_calls: Most samples that this process starts; None for any number.
+            max_calls: Most measurements that this process starts, also those of a sample that is
+                tried again; None for any number.
             until_empty: End when nothing can be drawn and no worker has a claim; False: wait for
                 new samples.
             executor: A `concurrent.futures.Executor`, such as those of dask, submitit and mpi4py;

@@ -99,7 +99,12 @@ def measure(
     ] = True,
     max_calls: Annotated[
         int | None,
-        typer.Option(min=1, rich_help_panel=_END, help="Most samples that this process measures."),
+        typer.Option(
+            min=1,
+            rich_help_panel=_END,
+            help="Most measurements that this process starts; a sample that is tried again counts "
+            "again.",
+        ),
     ] = None,
     drain: Annotated[
         str,

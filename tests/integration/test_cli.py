@@ -1164,6 +1164,26 @@ def test_top_by_score_tells_which_samples_wait(store_url: str) -> None:
         assert (best["sample"], best["state"], best["reward"]) == ("s4", "measured", 1.0)
 
 
+NAMED = {
+    ("report", "--name", "qed"): "buffers are named without it, as in `sqlbuffer report NAME`",
+    ("compare", "--name", "a", "b"): "named without it, as in `sqlbuffer compare A B`",
+    ("rm", "--name", "qed"): "named without it, as in `sqlbuffer rm NAME`",
+    ("copy", "--name", "qed"): "named without it, as in `sqlbuffer copy NAME`",
+    ("top", "qed"): "a buffer is named by --name, as in `sqlbuffer top --name NAME`",
+    ("claims", "list", "x"): "named by --name, as in `sqlbuffer claims list --name NAME`",
+    ("ls", "qed"): "Got unexpected extra argument(s) (qed) ╰",
+    ("top", "--nam", "qed"): "No such option: --nam",
+    ("ls", "--name", "qed"): "No such option: --name (Possible options: --grace)",
+}
+
+
+def test_a_buffer_that_is_named_in_another_way_is_told_how(url: str) -> None:
+    for words, message in NAMED.items():
+        result = run(*words, url=url)
+        said = unstyled(result.err).replace("│", " ").replace("`root", "`sqlbuffer")
+        assert (result.code, message in " ".join(said.split())) == (2, True), said
+
+
 def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
     prefix = "" if url.startswith("sqlite") else "sqlbuffer."
     execute(f"UPDATE {prefix}samples SET codec = 'os.system' WHERE buffer_id = 2")
