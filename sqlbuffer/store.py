@@ -435,8 +435,9 @@ class SampleStore:
                 Series, an array or tensor of one dimension, or another iterable of samples. With
                 `sample=` a table of pandas, Polars, pyarrow, DuckDB or another library of Arrow.
             source: Name of the generator, or one name for each sample.
-            meta: What to store with them: a mapping that JSON can hold, or one for each sample.
-                Numbers of numpy are stored as numbers; NaN, a gap in a table, as null.
+            meta: What to store with new samples: a mapping that JSON can hold, or one for each
+                sample. Numbers of numpy are stored as numbers; NaN, a gap in a table, as null. A
+                sample that is stored keeps its metas, with `requeue=True`, too.
             requeue: Let samples that were measured, failed, settled or removed wait again, too.
                 Their rewards are kept until they are measured again.
             sample: Name of the column of a table that holds the samples; the other columns become
@@ -998,6 +999,8 @@ class SampleStore:
         """Return the n best samples by "reward" or "score", the best first, each as a dict.
 
         The direction of the buffer says which reward is better. A higher score is always better.
+        Samples that have left the pool keep their scores: in mode "consume" those that wait are
+        `where=("state", "=", "waiting")`.
 
         Args:
             n: Most samples.
@@ -1038,8 +1041,9 @@ class SampleStore:
                 `attempts`, `seconds`, `drawn` (how often, without released batches and draws that
                 `prune` has dropped), `created_iteration`, `measured_iteration`, `worker_id` (that
                 measured it), `created_at`, `scored_at`, `measured_at`, `meta` (as JSON). On
-                request: `meta.NAME` for a value of the metas, `queued`, `requeues`, `hash`,
-                `payload`, `codec`. A name means the same as in the view `sample_overview`.
+                request: `meta.NAME` for a value of the metas (or `meta."NAME"`, as in SQL),
+                `queued`, `requeues`, `hash`, `payload`, `codec`. A name means the same as in the
+                view `sample_overview`.
             where: A condition: (column, operator, value), such as ("reward", ">", 0.5); a list of
                 these, which all hold; SQL, such as "state = 'failed' AND meta.mw > 600"; or an
                 expression of SQLAlchemy on the columns of the table `samples`. Operators are
@@ -1148,7 +1152,8 @@ class SampleStore:
             on_error: "fail": a failed measurement is stored at once; "retry": it is an attempt, and
                 the sample has failed after `max_attempts`; "raise": it is raised. Each attempt is
                 kept as a measurement, with its number as `failed_try` in the details.
-            max_calls: Most samples that this process starts; None for any number.
+            max_calls: Most measurements that this process starts, also those of a sample that is
+                tried again; None for any number.
             until_empty: End when nothing can be drawn and no worker has a claim; False: wait for
                 new samples.
             executor: A `concurrent.futures.Executor`, such as those of dask, submitit and mpi4py;

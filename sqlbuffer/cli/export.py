@@ -18,7 +18,7 @@ from sqlbuffer.core.where import as_where
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.errors import InvalidArgument
 from sqlbuffer.exchange import export as exchange
-from sqlbuffer.exchange.columns import as_columns
+from sqlbuffer.exchange.columns import as_columns, names_in
 from sqlbuffer.exchange.formats import delimiter_of, format_of, written
 
 
@@ -62,7 +62,8 @@ def export(
     columns: Annotated[
         str | None,
         typer.Option(
-            metavar="NAMES", help="Columns, separated by commas, such as sample,reward,meta.mw."
+            metavar="NAMES",
+            help='Columns, separated by commas, such as sample,reward,meta.mw,meta."batch no".',
         ),
     ] = None,
     where: Where = None,
@@ -86,7 +87,7 @@ def export(
     """
     try:
         chosen = format_of(file, None if form is None else form.value)
-        names = None if columns is None else as_columns(columns.split(","))
+        names = None if columns is None else as_columns(names_in(columns))
         with contextlib.closing(open_existing(url)) as database:
             (buffer,) = handles(database, name)
             total = None if where is not None else buffer.look(counts.stats).stored

@@ -140,9 +140,9 @@ def import_(
     """Store the rows of a file: CSV with a header, JSON lines, Parquet, or SMILES.
 
     A sample without a reward waits, unless it is stored already. A reward is recorded: a new sample
-    with a reward does not wait. Without options for columns the file is one of `sqlbuffer export`:
-    its columns sample, source, reward, error, seconds and meta are read. A .smi file has the
-    columns sample and name.
+    with a reward does not wait. A sample that is stored keeps its metas. Without options for
+    columns the file is one of `sqlbuffer export`: its columns sample, source, reward, error,
+    seconds and meta are read. A .smi file has the columns sample and name.
 
     An import that was killed is begun again with the same command: rows that are stored change
     nothing. Rows that cannot be stored are shown with their numbers and reasons, and the others are
@@ -160,9 +160,6 @@ def import_(
             given = stack.enter_context(opened(file))
             size = _size(given)
             rows = rows_of(given, chosen, delimiter=character)
-            refuse = stack.enter_context(
-                refusals(refused, rows.columns, is_csv=chosen in ("csv", "smi"))
-            )
             metas = [each for each in meta.split(",") if each]
             columns = Columns.of(
                 rows.columns, sample=sample, reward=reward, source=source_column, metas=metas
@@ -177,6 +174,9 @@ def import_(
                     "direction": None if direction is None else direction.value,
                     "keep_key": True if keep_key else None,
                 }
+            )
+            refuse = stack.enter_context(
+                refusals(refused, rows.columns, is_csv=chosen in ("csv", "smi"), of=file)
             )
             # The lines of .smi have a name or none: it is no column that was forgotten.
             in_file = () if rows.columns is None or chosen == "smi" else rows.columns
@@ -206,9 +206,6 @@ def import_(
         output.line(f"columns that were not imported: {', '.join(unused)}", stderr=True)
     if is_undirected and done.measured:
         tell_that_it_maximizes(name)
-    if (n_known := done.known + done.repeats) and (columns.meta or columns.metas):
-        kept = n_of(n_known, "row is", "rows are")
-        output.line(f"{kept} of known samples, which keep their metas", stderr=True)
     _report(done, refused)
 
 
@@ -250,6 +247,13 @@ def _report(done: ImportResult, refused: str | None) -> None:
     if done.nan:
         rows = n_of(done.nan, "row has", "rows have")
         output.line(f"{rows} NaN, which JSON has not: it became null", stderr=True)
+    if done.dropped:
+        rows = n_of(done.dropped, "row has", "rows have")
+        output.line(
+            f"{rows} metas that were not stored: known and repeated samples keep the metas that "
+            "they have",
+            stderr=True,
+        )
     if done.refused > SHOWN:
         more = "--refused FILE writes all of them" if refused is None else f"see {refused}"
         rest = n_of(done.refused - SHOWN, "more refused row")

@@ -42,13 +42,33 @@ class _Group(Commands):
 
 @contextlib.contextmanager
 def _shortened() -> Iterator[None]:
-    """Shorten the messages of Typer, which quote what was typed."""
+    """Shorten the messages of Typer, which quote what was typed, and say how a buffer is named."""
     try:
         yield
     except Exception as exc:
         if isinstance(message := getattr(exc, "message", None), str):
-            exc.message = shortened(message)  # type: ignore[attr-defined]
+            exc.message = shortened(message) + _naming(exc)  # type: ignore[attr-defined]
         raise
+
+
+def _naming(exc: Any) -> str:
+    """Return how the command names a buffer if --name was given and is none of its options.
+
+    Or if a name was given, and the command has that option.
+    """
+    if (context := getattr(exc, "ctx", None)) is None:
+        return ""
+    command = context.command
+    has_option = any("--name" in parameter.opts for parameter in command.params)
+    if has_option and exc.message.startswith("Got unexpected extra argument"):
+        return f": a buffer is named by --name, as in `{context.command_path} --name NAME`"
+    arguments = [each for each in command.params if each.param_type_name == "argument"]
+    is_name = bool(arguments) and "buffer" in (getattr(arguments[0], "help", None) or "")
+    if getattr(exc, "option_name", None) == "--name" and is_name:
+        exc.possibilities = None
+        words = " ".join(each.metavar for each in arguments if each.required)
+        return f": buffers are named without it, as in `{context.command_path} {words}`"
+    return ""
 
 
 def _fail(exc: BaseException, ctx: Any) -> None:

@@ -102,7 +102,8 @@ def measure(
         typer.Option(
             min=1,
             rich_help_panel=_END,
-            help="Most calls of the reward function, those that fail or are repeated included.",
+            help="Most measurements that this process starts; a sample that is tried again counts "
+            "again.",
         ),
     ] = None,
     drain: Annotated[

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
@@ -23,22 +24,27 @@ Refuse = Callable[[Refused, Row], None]
 
 
 @contextlib.contextmanager
-def refusals(path: str | None, columns: Sequence[str] | None, *, is_csv: bool) -> Iterator[Refuse]:
+def refusals(
+    path: str | None, columns: Sequence[str] | None, *, is_csv: bool, of: str
+) -> Iterator[Refuse]:
     """Yield a function that shows the first refused rows, and writes all into a file.
 
     Args:
         path: The file, which an import reads again; None for none.
         columns: Names of the columns of the imported file, None if each row has its own.
         is_csv: Whether the file is CSV; else it has JSON lines.
+        of: Path of the imported file.
 
     Raises:
-        InvalidArgument: If the name of the file is that of another format.
+        InvalidArgument: If the name of the file is that of another format, or it is the imported
+            file.
     """
     n = 0
     with contextlib.ExitStack() as stack:
         write: Refuse | None = None
         if path is not None:
             _require_format(path, is_csv=is_csv)
+            _require_other(path, of)
             file = stack.enter_context(created(path))
             write = _csv_writer(file, path, columns or ()) if is_csv else _json_writer(file)
 
@@ -60,6 +66,15 @@ def _require_format(path: str, *, is_csv: bool) -> None:
             f"the refused rows of this file are {form}, and {shown(path)} is not: give --refused a "
             f"name that ends with .{form}."
         )
+
+
+def _require_other(path: str, imported: str) -> None:
+    with contextlib.suppress(OSError):  # one of them does not exist: they are two
+        if os.path.samefile(path, imported):
+            raise InvalidArgument(
+                f"--refused {shown(path)} is the file that is imported, whose rows would be lost: "
+                "give --refused another name."
+            )
 
 
 def _csv_writer(file: IO[str], path: str, columns: Sequence[str]) -> Refuse:

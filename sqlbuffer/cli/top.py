@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -21,12 +22,12 @@ from sqlbuffer.core.where import explained as where_explained
 from sqlbuffer.db.database import DEFAULT_URL
 from sqlbuffer.looks.top import count_best, find_best
 
-_COLUMNS = ("reward", "score", "source", "created_iteration", "sample")
+_COLUMNS = ("reward", "score", "state", "source", "created_iteration", "sample")
 
 
 @reading(
     "sqlbuffer top -n 5",
-    "sqlbuffer top --by score --name qed",
+    "sqlbuffer top --by score --where \"state = 'waiting'\" --name qed",
     "sqlbuffer top --where \"source = 'first'\" --json",
     "sqlbuffer top --objective reward",
 )
@@ -51,9 +52,9 @@ def top(
     """Show the best samples of a buffer, the best first.
 
     By reward the highest are the best, in a buffer that minimizes the lowest. By score the highest
-    are the best in every buffer: of those that wait, they are drawn first. Samples that were drawn
-    keep their scores, and --where "state = 'waiting'" leaves them out. Uncertainty is not stored,
-    because only the model tells it; an acquisition function adds it to the scores.
+    are the best in every buffer. Samples that have left the pool keep their scores: in mode consume
+    "state" says which ones wait, and --where "state = 'waiting'" shows these alone. Uncertainty is
+    not stored, because only the model tells it; an acquisition function adds it to the scores.
 
     "source" is the generator that added the sample, "created_iteration" the iteration. The sample
     is shown as the text that the database stores for people, and its key if the buffer keeps keys.
@@ -67,26 +68,46 @@ def top(
         condition = explained(lambda: as_where(where))
         given: Any = {"by": by, "where": condition, "objective": objective}
 
-        def read(find: Callable[..., Any], *n: int) -> Any:
-            return where_explained(buffer, condition, lambda: buffer.read(find, *n, **given))
+        def read(find: Callable[..., Any], *n: int, **more: Any) -> Any:
+            return where_explained(
+                buffer, condition, lambda: buffer.read(find, *n, **given, **more)
+            )
 
-        rows = explained(lambda: read(find_best, n))
+        rows = explained(lambda: read(find_best, n, has_state=True))
+        tell_of_more(len(rows), n, lambda: int(read(count_best)), f"samples with a {by}")
         if not rows:
             tell_missing_metas(buffer, condition)
-        tell_of_more(len(rows), n, lambda: int(read(count_best)), f"samples with a {by}")
-        if not rows and where is None and objective is None:
-            output.line(_reason(buffer, by), stderr=True)
+            whose = f"a {by}" if objective is None else f"a reward by objective {objective!r}"
+            told = _why_none(buffer, by) if where is objective is None else ""
+            meets = "" if where is None else " and meets the condition"
+            output.line(
+                f"no sample of buffer {buffer.name!r} has {whose}{meets}{told}", stderr=True
+            )
     columns = (*_COLUMNS, *(["key"] if buffer.keep_key else []))
     return Answer(columns, rows)
 
 
-def _reason(buffer: BufferHandle, by: str) -> str:
-    """Return why there is no best sample, and what there is instead."""
-    waiting = buffer.look(counts.stats).waiting
-    has_scores = by == "reward" and buffer.read(find_best, 1, by="score")
-    lists = f"`sqlbuffer export - --format csv --name {buffer.name}` lists them"
-    way_out = "--by score shows the best of them" if has_scores else lists
-    waits = n_of(waiting, "sample waits", "samples wait")
-    return f"no sample of buffer {buffer.name!r} has a {by}; {waits}" + (
-        f": {way_out}." if waiting else "."
+def _why_none(buffer: BufferHandle, by: str) -> str:
+    """Return what is there instead of samples with a reward or a score, and what to do."""
+    found, weighting = buffer.look(counts.stats), buffer.settings.weighting
+    name = "" if buffer.name == "default" else f" --name {shlex.quote(buffer.name)}"
+    if not found.stored:
+        return f": it is empty, and `sqlbuffer import FILE{name}` or `store.add` stores samples"
+    if not found.waiting:
+        failed = f", {found.failed:,} failed, as `sqlbuffer failed{name}` shows"
+        return f": no sample waits{failed if found.failed else ''}"
+    waiting = n_of(found.waiting, "sample waits", "samples wait")
+    listing = (
+        "`sqlbuffer export - --format csv --columns sample --where \"state = 'waiting'\""
+        f"{name}` lists what waits"
     )
+    if by == "score":
+        goal = (
+            " for `store.score` or `sqlbuffer worker`"
+            if weighting.needs_score
+            else f", and the weighting {weighting.name!r} needs no scores"
+        )
+        return f": {waiting}{goal}; {listing}"
+    scored = buffer.read(count_best, by="score", where=None, objective=None)
+    shows = f"--by score shows {n_of(scored, 'sample')} with a score" if scored else listing
+    return f": {waiting} for `sqlbuffer measure{name}` or a loop; {shows}"

@@ -6,6 +6,7 @@ import datetime as dt
 import math
 import numbers
 import operator
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +24,8 @@ from sqlbuffer.errors import InvalidArgument
 
 META = "meta."
 """Beginning of the name of a column with one value of the metas."""
+
+_QUOTED = re.compile(r'"(?:[^"]|"")+"', re.DOTALL)
 
 OLD_NAMES = {
     "id": "sample_id",
@@ -88,6 +91,16 @@ def warn_of_old(names: Iterable[str]) -> None:
             DeprecationWarning,
             stacklevel=_depth(),
         )
+
+
+def key_of_meta(column: str) -> str:
+    """Return the name of the value that a column `meta.NAME` or `meta."NAME"` has.
+
+    SQL needs the quotes for a name that is no word, and doubles those within the name. Quotes at
+    one end alone are characters of the name.
+    """
+    name = column.removeprefix(META)
+    return name[1:-1].replace('""', '"') if _QUOTED.fullmatch(name) else name
 
 
 class Compared(NamedTuple):
@@ -186,7 +199,7 @@ def _compared(
     """Return the column of a condition, and the values that it is compared with."""
     has_metas = known is _OF_TABLE
     if has_metas and isinstance(name, str) and name.startswith(META):
-        return _of_meta(as_name(name.removeprefix(META), "a value of the metas"), name, values)
+        return _of_meta(as_name(key_of_meta(name), "a value of the metas"), name, values)
     if known is _OF_TABLE and isinstance(name, str) and name in OLD_NAMES:
         warn_of_old([name])
         name = OLD_NAMES[name]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from sqlbuffer._messages import shown
 from sqlbuffer._validation import as_list
-from sqlbuffer.core.conditions import META, OLD_NAMES, warn_of_old
+from sqlbuffer.core.conditions import META, OLD_NAMES, key_of_meta, warn_of_old
 from sqlbuffer.errors import InvalidArgument
 
 
@@ -59,6 +60,9 @@ WITH_OLD_NAMES = (*COLUMNS, "id", "text", "rewarded_at", "queued", "requeues")
 """The columns of `to_pandas` and `to_arrow` if no others are asked for, until 1.0."""
 
 
+_NAME = re.compile(r'meta\."(?:[^"]|"")+"(?=,|\Z)|[^,]*', re.DOTALL)
+
+
 def column_of(name: str) -> Column:
     """Return the column of this name; one of the metas has no type yet."""
     name = OLD_NAMES.get(name, name)
@@ -68,27 +72,35 @@ def column_of(name: str) -> Column:
 def as_columns(columns: Any) -> list[str]:
     """Return the names of the columns that a user asks for; all of `COLUMNS` for None.
 
+    `meta."batch no"` is the column `meta.batch no`: a condition in SQL needs the quotes.
+
     Raises:
         InvalidArgument: If there is no such column, or a name comes twice.
     """
     if columns is None:
         return list(COLUMNS)
-    names = [_unquoted(name) for name in as_list(columns, "columns")]
+    names = as_list(columns, "columns")
     for name in names:
         _require_known(name)
+    names = [META + key_of_meta(name) if name.startswith(META) else str(name) for name in names]
     if not names or len(set(names)) < len(names):
         raise InvalidArgument(
             f"columns must be names of columns, each once, or None; got {shown(names)}."
         )
     warn_of_old(names)
-    return [str(name) for name in names]
+    return names
 
 
-def _unquoted(name: Any) -> Any:
-    """Return a column in whose name a value of the metas has quotes, as in SQL, without them."""
-    key = name.removeprefix(META) if isinstance(name, str) and name.startswith(META) else ""
-    is_quoted = len(key) > 2 and key[0] == key[-1] == '"'
-    return META + key[1:-1].replace('""', '"') if is_quoted else name
+def names_in(text: str) -> list[str]:
+    """Return the names of columns that commas separate; `meta."a,b"` is one name."""
+    names: list[str] = []
+    at = 0
+    while at <= len(text):
+        found = _NAME.match(text, at)
+        name = "" if found is None else found[0]
+        names.append(name)
+        at += len(name) + 1
+    return names
 
 
 def _require_known(name: Any) -> None:

@@ -92,9 +92,18 @@ def export(
 
 
 def _begun(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
-    """Return chunks, the first of which is read: a wrong condition writes no names of columns."""
-    first = next(chunks, None)
-    return iter(()) if first is None else itertools.chain([first], chunks)
+    """Return the chunks, of which the first is read: a wrong condition is told before any output.
+
+    The first one is held no longer than the others.
+    """
+    held = list(itertools.islice(chunks, 1))
+
+    def all_of_them() -> Iterator[Chunk]:
+        while held:
+            yield held.pop()
+        yield from chunks
+
+    return all_of_them()
 
 
 def _write_parquet(
@@ -198,4 +207,5 @@ def _require_words(chunk: Chunk) -> None:
 
 def _word(value: Any) -> str:
     """Return a value without the characters that end a field."""
-    return " ".join(str(value if isinstance(value, (int, float)) else _field(value) or "").split())
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return " ".join(str(value if is_number else _field(value) or "").split())

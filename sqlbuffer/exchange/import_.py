@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +37,7 @@ class ImportResult:
         failed: Failures that were stored.
         refused: Rows that were not stored.
         nan: Rows of JSON lines with NaN, of which the metas have null.
+        dropped: Rows with a value of the metas that their stored samples do not have.
         repeats: Rows whose sample an earlier row of the file has.
     """
 
@@ -44,6 +47,7 @@ class ImportResult:
     failed: int = 0
     refused: int = 0
     nan: int = 0
+    dropped: int = 0
     repeats: int = 0
 
     @property
@@ -157,7 +161,26 @@ def _store(buffer: BufferHandle, entries: Sequence[Entry], hashes: Sequence[byte
             new.append((each, digest))
     added += _record(buffer, new).added if new else 0
     n_failed = sum(each.reward is None for each, _ in new)
-    return ImportResult(added=added, measured=len(new) - n_failed, failed=n_failed)
+    told = [(each.meta, digest) for each, digest in pairs if each.meta is not None]
+    dropped = buffer.read(_count_dropped, told) if told and added < len(pairs) else 0
+    return ImportResult(added=added, measured=len(new) - n_failed, failed=n_failed, dropped=dropped)
+
+
+def _count_dropped(tx: Transaction, told: Sequence[tuple[str, bytes]]) -> int:
+    """Return how many of these metas have a value that the stored samples do not have.
+
+    A sample that is stored keeps its metas; those of an import that is begun again are the same.
+    """
+    statement = queries.samples.metas_by_hash(tx.backend)
+    columns = {"hash": sorted({digest for _, digest in told})}
+    rows = tx.execute_with(statement, queries.params.INCOMING_HASHES, columns)
+    stored = {row.hash: row.meta for row in rows}
+    return sum(_has_more(json.loads(meta), stored.get(digest)) for meta, digest in told)
+
+
+def _has_more(told: Mapping[str, Any], stored: Any) -> bool:
+    known = stored if isinstance(stored, dict) else {}
+    return any(value is not None and known.get(name) != value for name, value in told.items())
 
 
 def _measured_before(tx: Transaction, hashes: Sequence[bytes]) -> set[tuple[bytes, float | None]]:

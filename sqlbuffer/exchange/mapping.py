@@ -22,10 +22,14 @@ from sqlbuffer.samples.codec import decode_all
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
 """A number of JSON."""
 
-_FLAGS: dict[str | None, bool] = {"true": True, "True": True, "false": False, "False": False}
-
 _DIGITS = 300
 """Longest text that is read as a number: Python reads no integer of more than 4,300 digits."""
+
+_FLAGS = {
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+"""As JSON and Polars, pandas, and R and spreadsheets write them."""
 
 
 class Entry(NamedTuple):
@@ -193,14 +197,12 @@ class _Wrong(ValueError):
 
 
 def value_from(text: str | None) -> Any:
-    """Return a text as a flag or number if it is one of JSON; "007" and "1_0" are text.
+    """Return a text as a number if it is one of JSON, or as True or False if it is such a word.
 
-    True and False are flags, too: pandas writes them so.
+    "007", "1_0" and "tRUE" are text.
     """
-    if text in _FLAGS:
-        return _FLAGS[text]
     if text is None or not _NUMBER.fullmatch(text):
-        return text
+        return text if text is None else _FLAGS.get(text, text)
     if len(text) > _DIGITS:
         return text
     found = int(text) if text.lstrip("-").isdigit() else float(text)

@@ -20,10 +20,11 @@ def find_best(
     by: str,
     where: Checked = None,
     objective: str | None = None,
+    has_state: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the n best samples by "reward" or "score", the best first, each with its stored text.
 
-    With an objective, their rewards are those under it.
+    With an objective, their rewards are those under it. With `has_state` each has its state.
 
     The text is there for every sample; decoding may need a type that only the user's program knows.
     """
@@ -34,7 +35,24 @@ def find_best(
     given = {"limit": min(n, LARGEST_INT), "objective": objective}
     with guarded(tx, where):
         rows = [dict(row) for row in tx.execute(narrowed(best, where), **given).mappings()]
-    return [{**row, "reward": row.pop("earlier", row["reward"])} for row in rows]
+    states = _states(tx, [row["id"] for row in rows]) if has_state and rows else {}
+    return [
+        {
+            **row,
+            "reward": row.pop("earlier", row["reward"]),
+            **({"state": states[row["id"]]} if has_state else {}),
+        }
+        for row in rows
+    ]
+
+
+def _states(tx: Transaction, ids: list[int]) -> dict[int, str]:
+    """Return the states of these samples: of all samples they would be computed to be sorted."""
+    statement = queries.table.states(tx.backend)
+    return {
+        row.id: row.state
+        for row in tx.execute_with(statement, queries.params.INCOMING_IDS, {"sample_id": ids})
+    }
 
 
 def count_best(tx: Transaction, *, by: str, where: Checked, objective: str | None) -> int:

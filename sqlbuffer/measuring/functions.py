@@ -40,12 +40,21 @@ def function_from(path: str, *, example: str = "lab.dock:dock") -> Callable[...,
         for part in name.split("."):  # a method has its class before it
             function = getattr(function, part, None)
     except (Exception, *EXITS) as exc:
-        meant = f"; give {module[:-3]}:{name}" if module.endswith(".py") else ""
-        raise InvalidArgument(f"{module} cannot be imported: {summary(exc)}{meant}.") from exc
+        meant = _module_of_file(module)
+        hint = "" if meant is None else f" A module is named without .py: give {meant}:{name}."
+        raise InvalidArgument(f"{module} cannot be imported: {summary(exc)}.{hint}") from exc
     if not callable(function):
         raise InvalidArgument(f"{module} has no function {name!r}.")
     found: Callable[..., Any] = function
     return found
+
+
+def _module_of_file(path: str) -> str | None:
+    """Return the module that the path of a file in the working directory means, None if none."""
+    file = os.path.relpath(path)
+    parts = file.removesuffix(".py").split(os.sep)
+    is_module = file.endswith(".py") and all(part.isidentifier() for part in parts)
+    return ".".join(parts) if is_module and os.path.isfile(file) else None
 
 
 def require_reward_function(fn: Any) -> Callable[[Any], Any]:

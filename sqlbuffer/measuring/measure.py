@@ -38,7 +38,7 @@ class Measuring:
         slots: Runs the reward function.
         batch: Samples of one claim.
         on_error: See `SampleStore.measure`.
-        max_calls: Most samples to start; None for any number.
+        max_calls: Most measurements to start, of a sample tried again, too; None for any number.
         until_empty: End when nothing waits; False: wait for new samples.
         drain_s: Seconds that running measurements get after a request to stop.
         silent: Show no progress.

@@ -1097,8 +1097,91 @@ def test_top_by_reward_and_by_score(url: str) -> None:
     assert best[0]["created_at"].endswith("+00:00")
     assert run("top", "--by", "luck", url=url).code == 2
     open_store(url, name="new").close()
-    assert "has a reward; 0 samples wait" in run("top", "--name", "new", "--json", url=url).err
+    told = run("top", "--name", "new", "--json", url=url)
+    assert (told.code, json.loads(told.out)) == (0, [])
+    assert "buffer 'new' has a reward: it is empty, and `sqlbuffer import FILE --name" in told.err
     assert run("top", "-n", "0", url=url).code == 2
+
+
+WAITING = "`sqlbuffer export - --format csv --columns sample --where \"state = 'waiting'\"%s` lists"
+
+
+def test_top_without_rows_tells_what_waits_and_what_to_do(store_url: str) -> None:
+    def told(*words: str) -> str:
+        result = run("top", *words, url=store_url)
+        assert result.code == 0
+        assert len(result.out.splitlines()) == 1, "the names of the columns alone"
+        return " ".join(result.err.split())
+
+    with open_store(store_url, weighting="uniform") as store:
+        store.add(["a", "b"])
+        by_reward, by_score = told(), told("--by", "score")
+        assert "2 samples wait for `sqlbuffer measure` or a loop; " in by_reward
+        assert "2 samples wait, and the weighting 'uniform' needs no scores; " in by_score
+        assert WAITING % "" in by_reward
+        assert WAITING % "" in by_score
+        store.score(lambda samples: [1.0] * len(samples), only="all")
+        assert told().endswith("--by score shows 2 samples with a score")
+        listed = run(*shlex.split((WAITING % "").split("`")[1])[1:], url=store_url)
+        assert sorted(listed.out.split()) == ["a", "b", "sample"]
+        store.remove(store.waiting().ids)
+        store.record(["c"], [math.nan])
+        assert told().endswith("no sample waits, 1 failed, as `sqlbuffer failed` shows")
+        store.remeasure("other")
+        assert "has a reward by objective 'other'" in told("--objective", "other")
+    with open_store(store_url, name="by score") as store:
+        store.add(["a"])
+        shown = told("--by", "score", "--name", "by score")
+        assert "1 sample waits for `store.score` or `sqlbuffer worker`; " in shown
+        assert WAITING % " --name 'by score'" in shown
+        assert told("--where", "reward > 1", "--name", "by score") == (
+            "no sample of buffer 'by score' has a reward and meets the condition"
+        )
+
+
+def test_top_by_score_tells_which_samples_wait(store_url: str) -> None:
+    with open_store(store_url) as store:
+        store.add([f"s{i}" for i in range(5)])
+        store.score(lambda samples: [float(sample[1:]) for sample in samples])
+        id_of = dict(zip(store.waiting().samples, store.waiting().ids.tolist(), strict=True))
+        store.record(["s4"], [1.0])
+        store.remove([id_of["s3"], id_of["s4"]])
+        store.sample(1, pct_argmax=1.0).settle([None])
+        hold(store.sample(1, pct_argmax=1.0))
+        states = {"s4": "measured", "s3": "out", "s2": "failed", "s1": "claimed", "s0": "waiting"}
+        words = ("top", "--by", "score")
+        rows = json.loads(run(*words, "--json", url=store_url).out)
+        assert {row["sample"]: row["state"] for row in rows} == states
+        assert [row["sample"] for row in rows] == list(states)
+        assert "state" in run(*words, url=store_url).out.splitlines()[0].split()
+        assert "state" in run(*words, "--csv", url=store_url).out.splitlines()[0].split(",")
+        left = run(*words, "--where", "state = 'waiting'", "--json", url=store_url)
+        assert [row["sample"] for row in json.loads(left.out)] == ["s0"]
+        assert [row["sample"] for row in store.top(by="score")] == list(states)
+        left_in_python = store.top(by="score", where=("state", "=", "waiting"))
+        assert [row["sample"] for row in left_in_python] == ["s0"]
+        (best,) = json.loads(run("top", "--objective", "reward", "--json", url=store_url).out)
+        assert (best["sample"], best["state"], best["reward"]) == ("s4", "measured", 1.0)
+
+
+NAMED = {
+    ("report", "--name", "qed"): "buffers are named without it, as in `sqlbuffer report NAME`",
+    ("compare", "--name", "a", "b"): "named without it, as in `sqlbuffer compare A B`",
+    ("rm", "--name", "qed"): "named without it, as in `sqlbuffer rm NAME`",
+    ("copy", "--name", "qed"): "named without it, as in `sqlbuffer copy NAME`",
+    ("top", "qed"): "a buffer is named by --name, as in `sqlbuffer top --name NAME`",
+    ("claims", "list", "x"): "named by --name, as in `sqlbuffer claims list --name NAME`",
+    ("ls", "qed"): "Got unexpected extra argument(s) (qed) ╰",
+    ("top", "--nam", "qed"): "No such option: --nam",
+    ("ls", "--name", "qed"): "No such option: --name (Possible options: --grace)",
+}
+
+
+def test_a_buffer_that_is_named_in_another_way_is_told_how(url: str) -> None:
+    for words, message in NAMED.items():
+        result = run(*words, url=url)
+        said = unstyled(result.err).replace("│", " ").replace("`root", "`sqlbuffer")
+        assert (result.code, message in " ".join(said.split())) == (2, True), said
 
 
 def test_top_needs_none_of_the_users_types(url: str, execute: Execute) -> None:
@@ -1846,28 +1929,3 @@ def test_top_by_uncertainty_names_the_way_out(url: str) -> None:
     ):
         store.top(by="uncertainty")
     assert "top goes by" in run("top", "--by", "mood", url=url).err
-
-
-def test_top_says_what_there_is_if_it_shows_nothing(store_url: str) -> None:
-    with open_store(store_url) as store:
-        assert "no sample of buffer 'default' has a reward; 0 samples wait." in (
-            run("top", url=store_url).err
-        )
-        store.add(["a"])
-        lists = "1 sample waits: `sqlbuffer export - --format csv --name default` lists them."
-        for by in ("reward", "score"):
-            said = run("top", "--by", by, url=store_url).err
-            assert f"no sample of buffer 'default' has a {by}; {lists}" in said
-        store.score(lambda samples: [1.0] * len(samples))
-        assert "1 sample waits: --by score shows the best of them." in run("top", url=store_url).err
-        store.sample(1).settle([2.0])
-        assert run("top", url=store_url).err == ""
-
-
-def test_a_file_in_the_place_of_a_module_is_told(
-    sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "lab.py").write_text("def dock(x):\n    return 1.0\n")
-    monkeypatch.chdir(tmp_path)
-    done = run("measure", "--reward", "lab.py:dock", url=sqlite_url)
-    assert "give lab:dock" in " ".join(done.err.split())

@@ -178,10 +178,9 @@ def test_wrong_lines_are_refused_by_number_and_reason(
         11: "it is not UTF-8",
         12: "'1_0' in column 'score' is not a number",
     }
-    *told, direction, known = result.err.splitlines()
+    *told, direction = result.err.splitlines()
     assert told == [f"line {n}: {reason}" for n, reason in reasons.items()]
     assert direction.startswith("default is new and maximizes")
-    assert known == "1 row is of known samples, which keep their metas"
     kept = wrong.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     assert kept[0] == "line,reason,smiles,score,mw,vendor"
     assert [line.partition(",")[0] for line in kept[1:]] == [str(n) for n in reasons]
@@ -566,63 +565,117 @@ def test_the_direction_of_a_new_buffer_is_told(sqlite_url: str, lab: None) -> No
 
 
 def test_numbers_and_flags_of_csv() -> None:
-    for text, expected in {"true": True, "True": True, "false": False, "False": False}.items():
-        assert value_from(text) is expected
     assert [value_from(text) for text in ("1", "-0.5e1", "0.0")] == [1, -5.0, 0.0]
-    for text in (
-        "TRUE",
-        "t",
-        "no",
-        "007",
-        "1_0",
-        "nan",
-        "1e999",
-        "",
-        "+1",
-        "1.",
-        " 1",
-        "9" * 5_000,
-    ):
+    for text in ("true", "True", "TRUE", "false", "False", "FALSE"):
+        assert value_from(text) is (text.lower() == "true")
+    for text in ("007", "1_0", "nan", "1e999", "", "+1", "1.", " 1", "9" * 5_000, "tRUE", "yes"):
         assert value_from(text) == text
 
 
-def test_flags_come_back_from_csv(sqlite_url: str, tmp_path: pathlib.Path) -> None:
-    file = str(tmp_path / "x.csv")
-    with open_store(sqlite_url, weighting="uniform") as store:
-        store.add(["a", "b"], meta=[{"on": True, "a, b": 1}, {"on": False}])
-    columns = 'sample,meta."on"'
-    assert run("export", file, "--columns", columns, url=sqlite_url).code == 0
-    assert pathlib.Path(file).read_text().startswith("sample,meta.on\n")
-    assert run("import", file, "--name", "again", url=sqlite_url).code == 0
-    with open_store(sqlite_url, name="again", create=False) as store:
-        found = store.to_arrow(["sample", "meta.on"], "NOT meta.on").to_pylist()
-        assert found == [{"sample": "b", "meta.on": False}]
-        with_comma = store.to_arrow(['meta."a, b"']).column_names
-        assert with_comma == ["meta.a, b"]
+@pytest.mark.each_database
+def test_flags_of_pandas_are_found_and_come_back(store_url: str, tmp_path: pathlib.Path) -> None:
+    file, out = str(tmp_path / "flags.csv"), str(tmp_path / "out.csv")
+    frame = pd.DataFrame({"smiles": ["a", "b", "c"], "flag": [True, False, None], "x": ["1", 2, 3]})
+    frame.to_csv(file, index=False)
+    mapped = ("--sample", "smiles", "--meta", "flag", "--source-column", "flag")
+    assert run("import", file, *mapped, url=store_url).code == 0
+    with open_store(store_url) as store:
+        for where, found in {
+            "meta.flag": "a",
+            "NOT meta.flag": "b",
+            "source = 'True'": "a",
+        }.items():
+            assert store.to_arrow(["sample"], where)["sample"].to_pylist() == [found], where
+        store.add(["d"], meta={"flag": "true"})
+        before = store.to_arrow(["sample", "meta.flag"], ("sample", "!=", "d")).to_pylist()
+    assert run("export", out, "--columns", "sample,meta.flag", url=store_url).code == 0
+    assert run("import", out, "--name", "again", url=store_url).code == 0
+    with open_store(store_url, name="again") as again:
+        assert again.to_arrow(["sample", "meta.flag"], ("sample", "!=", "d")).to_pylist() == before
+        of_text = again.to_arrow(["meta.flag"], ("sample", "=", "d"))["meta.flag"].to_pylist()
+        assert of_text == [True], "as the text '46' comes back as a number"
+    shown = run("export", "-", "--format", "smi", "--columns", "meta.flag", url=store_url)
+    assert sorted(shown.out.splitlines()) == ["a\ttrue", "b\tfalse", "c\t", "d\ttrue"]
+    rewards = run("import", file, "--sample", "smiles", "--reward", "flag", url=store_url)
+    assert "line 2: 'True' in column 'flag' is not a number" in rewards.err
 
 
-def test_an_import_says_that_known_samples_keep_their_metas(
+@pytest.mark.each_database
+def test_metas_that_are_not_stored_are_told(store_url: str, tmp_path: pathlib.Path) -> None:
+    def told(content: str, *options: str, form: str = "csv") -> str:
+        file = tmp_path / f"x.{form}"
+        file.write_text(content)
+        result = run("import", str(file), *options, url=store_url)
+        assert result.code == 0, result
+        lines = [line for line in result.err.splitlines() if "metas" in line]
+        return "".join(lines)
+
+    content = "sample,mw,batch,reward\na,46.0,1,\nb,1e22,2,\nc,,3,0.5\nd,7,x,\n"
+    keep = "metas that were not stored: known and repeated samples keep the metas that they have"
+    first = ("--sample", "sample", "--meta", "mw", "--reward", "reward")
+    assert told(content, *first) == ""
+    assert told(content, *first) == "", "the metas are those that are stored"
+    with open_store(store_url) as store:
+        before = store.to_arrow(["sample", "meta", "state"]).to_pylist()
+        store.remove([row.item() for row in store.waiting().ids])
+    more = ("--sample", "sample", "--meta", "mw,batch", "--reward", "reward")
+    assert told(content, *more) == f"4 rows have {keep}"
+    assert told(content.replace("46.0", "47"), *first) == f"1 row has {keep}"
+    assert told(content.replace("46.0", ""), *first) == "", "nothing is lost"
+    lines = [{"sample": "e", "meta": {"n": n}} for n in (1, 1, 2)] + [{"sample": "e"}]
+    repeated = "\n".join(map(json.dumps, lines))
+    assert told(repeated, form="jsonl") == f"1 row has {keep}"
+    with open_store(store_url) as store:
+        after = store.to_arrow(["sample", "meta"], ("sample", "!=", "e")).to_pylist()
+        assert after == [{name: row[name] for name in ("sample", "meta")} for row in before]
+        assert store.add(["a", "b"], meta={"batch": 9}, requeue=True).requeued == 2
+        store.record(["c"], [0.25], meta={"batch": 9})
+        assert store.to_arrow(["sample", "meta"], ("sample", "!=", "e")).to_pylist() == after
+
+
+def test_the_imported_file_and_refused_rows_of_before_are_not_emptied(
     sqlite_url: str, tmp_path: pathlib.Path
 ) -> None:
-    file = tmp_path / "x.csv"
-    file.write_text("sample,mw,reward\na,1,\na,2,\nb,3,1.5\n")
-    options = ("import", str(file), "--sample", "sample", "--meta", "mw")
-    said = "of known samples, which keep their metas"
-    assert f"1 row is {said}" in run(*options, url=sqlite_url).err
-    file.write_text("sample,mw,reward\na,5,\nb,6,2.5\n")
-    assert f"2 rows are {said}" in run(*options, "--reward", "reward", url=sqlite_url).err
-    assert said not in run("import", str(file), "--sample", "sample", url=sqlite_url).err
-    with open_store(sqlite_url, create=False) as store:
-        metas = store.to_arrow(["sample", "meta.mw"]).to_pylist()
-        assert {row["sample"]: row["meta.mw"] for row in metas} == {"a": 1, "b": 3}
+    file, wrong = tmp_path / "x.csv", tmp_path / "wrong.csv"
+    content = "sample\na\n" * 5_000
+    file.write_text(content)
+    wrong.symlink_to(file)
+    for refused in (file, wrong):
+        told = run("import", str(file), "--refused", str(refused), url=sqlite_url)
+        assert (told.code, "give --refused another name" in said_on_stderr(told)) == (2, True)
+        assert file.read_text() == content
+    wrong.unlink()
+    wrong.write_text("line,reason,sample\n")
+    for options in (("--sample", "none"), ("--keep-key",), ("--key", "none:none")):
+        assert run("import", str(file), *options, "--refused", str(wrong), url=sqlite_url).code == 2
+        assert wrong.read_text() == "line,reason,sample\n", options
 
 
-@pytest.mark.parametrize("form", ["csv", "jsonl", "smi", "parquet"])
-def test_a_wrong_condition_writes_nothing(sqlite_url: str, form: str) -> None:
-    with open_store(sqlite_url, weighting="uniform") as store:
-        store.add(["a"])
-    done = run("export", "-", "--format", form, "--where", "seconds > 1", url=sqlite_url)
-    assert (done.code, done.out) == (2, "")
+@pytest.mark.parametrize("form", formats.FORMATS)
+def test_a_wrong_condition_is_told_before_any_output(
+    store_url: str, tmp_path: pathlib.Path, form: str
+) -> None:
+    with open_store(store_url) as store:
+        store.add(["a", "b"])
+    for where in ("seconds > 1", "reward >", "meta.a = 1 = 2"):
+        result = run("export", "-", "--format", form, "--where", where, url=store_url)
+        assert (result.code, result.out) == (2, ""), where
+        assert "Invalid value: where " in said_on_stderr(result)
+        file = tmp_path / f"x.{form}"
+        assert run("export", str(file), "--where", where, url=store_url).code == 2
+        assert not list(tmp_path.glob("*x*")), "no file, and no part of one"
+    shown = run("export", "-", "--format", "csv", "--where", "reward > 1", url=store_url)
+    assert len(shown.out.splitlines()) == 1, "the header of no rows"
+
+
+def test_columns_in_quotes_are_exported(store_url: str) -> None:
+    with open_store(store_url) as store:
+        store.add(["a"], meta={"batch no": 7, "x,y": 8})
+    names = 'sample,meta."batch no",meta."x,y"'
+    where = 'meta."batch no" = 7'
+    words = ("export", "-", "--format", "csv", "--columns", names, "--where", where)
+    shown = run(*words, url=store_url)
+    assert shown.out == 'sample,meta.batch no,"meta.x,y"\na,7,8\n'
 
 
 def test_the_python_of_the_page_runs(

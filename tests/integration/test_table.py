@@ -21,7 +21,7 @@ from sqlbuffer.db.schema import samples
 from sqlbuffer.db.views import views
 from sqlbuffer.errors import InvalidArgument, InvalidPayload, MissingExtra
 from sqlbuffer.exchange import arrow, reading
-from sqlbuffer.exchange.columns import COLUMNS, MORE_COLUMNS
+from sqlbuffer.exchange.columns import COLUMNS, MORE_COLUMNS, names_in
 from sqlbuffer.store import SampleStore, open_store
 
 METAS = [
@@ -400,6 +400,28 @@ def test_a_value_of_the_metas_may_have_any_name(new_store: Callable[..., SampleS
             assert store.to_arrow(["sample"], where)["sample"].to_pylist() == [found], name
     with pytest.raises(InvalidArgument, match="a value of the metas"):
         store.to_arrow(where=("meta.a\0", "=", 1))
+
+
+def test_the_name_of_a_value_of_the_metas_may_stand_in_quotes(store: SampleStore) -> None:
+    metas = {"batch no": 1, 'a"b': 2, '"c"': 3, "a,b": 4}
+    store.add(["x"], meta=metas)
+    names = ["batch no", 'a"b', '"c"', "a,b"]
+    quoted = ['meta."batch no"', 'meta."a""b"', 'meta."""c"""', 'meta."a,b"']
+    table = store.to_arrow(quoted)
+    assert table.column_names == [f"meta.{name}" for name in names]
+    assert list(table.to_pylist()[0].values()) == [1, 2, 3, 4]
+    assert store.table(quoted).columns == table.column_names
+    assert store.to_arrow(["meta.batch no", 'meta.a"b']).column_names == table.column_names[:2]
+    for name, value in zip(quoted, (1, 2, 3, 4), strict=True):
+        assert store.to_arrow(["sample"], (name, "=", value)).num_rows == 1, name
+        assert store.to_arrow(["sample"], f"{name} = {value}").num_rows == 1, name
+    with pytest.raises(InvalidArgument, match="each once"):
+        store.table(['meta."batch no"', "meta.batch no"])
+    assert names_in(",".join(["sample", *quoted, 'meta.5"', "reward"])) == [
+        *("sample", *quoted, 'meta.5"', "reward")
+    ]
+    for text in ("", ",", "a,", ",a", 'meta."a,b', 'meta.""', 'meta."a"b,c'):
+        assert names_in(text) == text.split(","), text
 
 
 def test_old_names_of_columns_are_accepted(states: SampleStore) -> None:

@@ -456,6 +456,8 @@ def test_a_function_is_found_by_its_path(tmp_path: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr("sys.path", ["nowhere"])
     (tmp_path / "lab_of_slots.py").write_text("number = 1\ndef dock(sample): return 1.0\n")
     (tmp_path / "broken_lab.py").write_text("import sys; sys.exit(3)")
+    (tmp_path / "lab_folder").mkdir()
+    (tmp_path / "lab_folder" / "dock.py").write_text("def dock(sample): return 1.0\n")
     assert function_from("lab_of_slots:dock")("a") == 1.0
     for path, message in [
         ("lab_of_slots", "give MODULE:FUNCTION, such as lab.dock:dock; got 'lab_of_slots'"),
@@ -463,6 +465,11 @@ def test_a_function_is_found_by_its_path(tmp_path: Any, monkeypatch: pytest.Monk
         ("lab_of_slots:missing", "lab_of_slots has no function 'missing'"),
         ("no_lab:dock", "no_lab cannot be imported: ModuleNotFoundError"),
         ("broken_lab:dock", "broken_lab cannot be imported: SystemExit: 3"),
+        ("lab_of_slots.py:dock", "is named without .py: give lab_of_slots:dock"),
+        (f"{tmp_path}/lab_of_slots.py:dock", "give lab_of_slots:dock"),
+        ("./lab_folder/dock.py:dock", "give lab_folder.dock:dock"),
+        ("no_lab.py:dock", r"No module named 'no_lab'\.$"),
+        ("../lab_of_slots.py:dock", r"cannot be imported: .*'\.$"),
     ]:
         with pytest.raises(InvalidArgument, match=message):
             function_from(path)

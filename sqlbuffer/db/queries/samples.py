@@ -267,6 +267,17 @@ def samples_by_hash(dialect: Dialect) -> sa.Select[Any]:
     )
 
 
+@functools.cache
+def metas_by_hash(dialect: Dialect) -> sa.Select[Any]:
+    """Return `hash, meta` of the samples with these hashes."""
+    incoming = dialect.relation(INCOMING_HASHES)
+    return (
+        select(samples.c.hash, samples.c.meta)
+        .join_from(incoming, samples, samples.c.hash == incoming.c.hash)
+        .where(samples.c.buffer_id == BUFFER)
+    )
+
+
 _VERSION: sa.BindParameter[int] = bindparam("version", type_=sa.Integer)
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import bindparam, select
 
-from sqlbuffer.db.backends import BigId
+from sqlbuffer.db.backends import BigId, Dialect
 from sqlbuffer.db.queries import audit
 from sqlbuffer.db.queries.attempts import REPLAYS
-from sqlbuffer.db.queries.params import BUFFER
+from sqlbuffer.db.queries.params import BUFFER, INCOMING_IDS
 from sqlbuffer.db.schema import batches, buffers, draws, measurements, predictors, samples
 
 _IS_CLAIMED = sa.and_(samples.c.queued, samples.c.id.in_(audit.claimed_ids().correlate(None)))
@@ -76,6 +76,15 @@ OF_MEASUREMENTS: dict[str, sa.ColumnElement[Any]] = {
     "measured_iteration": batches.c.iteration,
 }
 """Columns of `store.table` that come from the measurement that gave the reward or error."""
+
+
+@functools.cache
+def states(dialect: Dialect) -> sa.Select[Any]:
+    """Return `id, state` of the samples with these ids."""
+    incoming = dialect.relation(INCOMING_IDS)
+    return select(samples.c.id, STATE.label("state")).join_from(
+        incoming, samples, samples.c.id == incoming.c.sample_id
+    )
 
 
 _ZERO: sa.BindParameter[int] = bindparam("zero", 0, type_=sa.Integer)
