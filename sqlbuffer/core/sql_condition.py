@@ -150,7 +150,8 @@ class SqlCondition:
         """
         if sign := next((sign for sign in self._signs if sign in backend.parameter_signs), None):
             raise InvalidArgument(
-                f"where has {shown_sql(sign)}, with which a parameter begins: write its value."
+                f"where must be a condition without parameters, and {shown_sql(sign)} begins one: "
+                "write its value."
             )
         self._words = backend.time_words
         for value in self._values:

@@ -50,8 +50,9 @@ class Totals:
     / (weight + 1). A plain number would hang on samples of weight 1e-8: each is seen in one of 1e8
     batches, and counts for 1e8 there.
 
-    The variance comes from the same draws, and is small where the error is below 0: the mean of
-    error / standard error is -0.17, for draws that numpy makes from the same weights too.
+    The variance of a draw is the larger of two. That which is estimated from the draw itself is too
+    small if rare samples are missing, and the error then below 0; that of all that wait, by the
+    length of the draw, is too small if there is a rare one.
     """
 
     error: Any = dataclasses.field(default_factory=lambda: np.zeros(2))
@@ -72,11 +73,25 @@ class Totals:
         self.n_draws += 1
         drawn = attributes(batch.weights)
         self.error += (drawn / p).sum(axis=1) - attributes(waiting).sum(axis=1)
-        self.variance += (drawn**2 * (1 - p) / p**2).sum(axis=1)
+        estimated = (drawn**2 * (1 - p) / p**2).sum(axis=1)
+        self.variance += np.maximum(estimated, variance_of(waiting, batch.weights, p))
 
     def misses(self) -> float:
         """The larger of the two errors, in standard errors."""
         return float(np.max(np.abs(self.error) / np.sqrt(self.variance + 1e-12)))
+
+
+def variance_of(waiting: np.ndarray, drawn: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Return the variance of the sums of 1/p, (2,), over all samples of these weights.
+
+    An arrival by chance has p = 1 - exp(-weight * length), which tells the length of the draw.
+    """
+    by_chance = p < 1
+    if not by_chance.any():
+        return np.zeros(2)
+    length = np.median(-np.log1p(-p[by_chance]) / drawn[by_chance])
+    of_all = np.maximum(-np.expm1(-waiting * length), 1e-300)
+    return (attributes(waiting) ** 2 * (1 - of_all) / of_all).sum(axis=1)
 
 
 def attributes(weights: np.ndarray) -> np.ndarray:

@@ -442,6 +442,6 @@ def test_a_buffer_without_metas_takes_every_condition(new_store: NewStore) -> No
 def test_a_parameter_of_the_statement_is_refused(sqlite_url: str, where: str) -> None:
     with open_store(sqlite_url, weighting="uniform") as store:
         store.add(["s0"], meta=[{"n": 1}])
-        with pytest.raises(InvalidArgument, match="with which a parameter begins: write its value"):
+        with pytest.raises(InvalidArgument, match="begins one: write its value"):
             found(store, where)
         assert found(store, "meta.t IS NULL AND source <> '?:@$'") == [0]
