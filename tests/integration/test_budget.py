@@ -126,6 +126,7 @@ def test_samples_with_a_reward_cost_nothing(new_store: OpenStore) -> None:
     assert (store.budget_left, store.sample(1).samples) == (0, before[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.5])
 @pytest.mark.parametrize("options", [{}, {"each": True}], ids=["plain", "each"])
 def test_own_samples_of_samplers_meet_the_budget(

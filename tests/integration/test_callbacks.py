@@ -494,6 +494,7 @@ def test_3_frequencies_of_zero_and_none_switch_off(
     assert buffer.store.stats().score_version == 0
 
 
+@pytest.mark.slow
 def test_3_refreshes_come_when_they_are_due(opened: Callable[..., Any]) -> None:
     buffer = opened(ScoredBuffer, 0.1, 2)
     environment(buffer, waiting=100).fit(10, iters=7)
@@ -515,6 +516,7 @@ def test_4_nan_scores_are_never_drawn_and_counted(opened: Callable[..., Any]) ->
     assert buffer.store.stats().unscorable == 10
 
 
+@pytest.mark.slow
 def test_5_global_random_state_is_left_alone(opened: Callable[..., Any]) -> None:
     buffer = opened(predictive, make_agent(nn.Dropout(0.5)), online=True)
     env = environment(buffer, waiting=100)
@@ -565,6 +567,7 @@ def test_7_scoring_is_done_in_evaluation_mode(opened: Callable[..., Any]) -> Non
     assert buffer.compute_weights([]).shape == (0,)
 
 
+@pytest.mark.slow
 def test_8_scoring_starts_no_processes(
     opened: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -577,6 +580,7 @@ def test_8_scoring_starts_no_processes(
     assert buffer.store.newest_predictor() is not None
 
 
+@pytest.mark.slow
 def test_9_a_buffer_given_to_fit_alone_is_set_up(opened: Callable[..., Any]) -> None:
     guest = opened(predictive, name="guest")
     guest.add(named(*range(50)))
@@ -626,6 +630,7 @@ def test_11_weights_stay_in_step_with_a_filtered_batch(opened: Callable[..., Any
     assert 0 < seen[1] == seen[2] < 7
 
 
+@pytest.mark.slow
 def test_12_silent_means_silent(
     opened: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -645,6 +650,7 @@ def test_retraining_uses_the_stored_rows_with_the_current_batch(opened: Callable
     assert buffer.store.stats().score_version == 3, "two predictors, one refresh"
 
 
+@pytest.mark.slow
 def test_a_refresh_budget_spreads_a_refresh_over_iterations(opened: Callable[..., Any]) -> None:
     buffer = opened(ScoredBuffer, 1.0, 4, refresh_budget=6)
     env = environment(buffer, waiting=100)
@@ -656,6 +662,7 @@ def test_a_refresh_budget_spreads_a_refresh_over_iterations(opened: Callable[...
     assert ([it.score_version for it in found], sum(it.waiting for it in found)) == ([0, 1], 30)
 
 
+@pytest.mark.slow
 def test_a_retraining_that_was_interrupted_is_made_up_for(opened: Callable[..., Any]) -> None:
     buffer = opened(predictive, supervised_frequency=2, refresh_predictions=2)
     train = buffer.predictive_agent.train_supervised
@@ -705,6 +712,7 @@ def test_without_tracking_there_are_no_metrics(opened: Callable[..., Any]) -> No
     assert not [name for name in env.log.metrics if name.startswith("predictive_buffer")]
 
 
+@pytest.mark.slow
 def test_a_resumed_buffer_has_the_newest_predictor(opened: Callable[..., Any]) -> None:
     first = opened(predictive)
     environment(first, waiting=100).fit(10, iters=5)
@@ -954,6 +962,7 @@ def test_the_callbacks_run_in_the_loop_of_mrl(
         assert len(env.log.metrics["predictive_buffer_loss"]) == 14
 
 
+@pytest.mark.slow
 def test_an_interrupted_loop_of_mrl_goes_on(opened: Callable[..., Any]) -> None:
     class Interruption(Other):
         def compute_reward(self) -> None:
@@ -1180,6 +1189,7 @@ class Storing(Callback):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moments", "budget"),
     [("before", None), ("before after", 9), ("after", 9), ("after after", None)],

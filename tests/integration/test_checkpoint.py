@@ -339,6 +339,7 @@ def test_a_loop_has_one_checkpoint(loop: Callable[..., Environment]) -> None:
         loop(cbs=[Checkpoint(nn.Linear(1, 1))])
 
 
+@pytest.mark.slow
 def test_an_agent_that_changes_after_its_batch_is_settled_is_refused(
     loop: Callable[..., Environment],
 ) -> None:
@@ -488,6 +489,7 @@ def test_an_iteration_whose_batch_was_lost_is_repeated(
     )
 
 
+@pytest.mark.slow
 def test_a_checkpoint_changes_nothing_in_a_run(loop: Callable[..., Environment]) -> None:
     runs = [
         loop(checkpoint, name=name, seed=0)
@@ -508,6 +510,7 @@ def every_three(loop: Callable[..., Environment], seed: int, **options: Any) -> 
     return loop(Checkpoint(policy, every=3), policy, seed=seed, **options)
 
 
+@pytest.mark.slow
 def test_with_every_three_the_agent_goes_back_and_no_iteration_is_repeated(
     loop: Callable[..., Environment],
 ) -> None:
@@ -572,6 +575,7 @@ def test_a_checkpoint_may_join_a_run(loop: Callable[..., Environment]) -> None:
     assert resumed.policy.weights() == joined.policy.weights()
 
 
+@pytest.mark.slow
 def test_a_fresh_run_leaves_the_old_one_alone(loop: Callable[..., Environment]) -> None:
     old = loop()
     old.buffer.add(["s900"])

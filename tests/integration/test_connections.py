@@ -98,6 +98,7 @@ def n_connections(url: str) -> int:
     return int(server_execute(url, f"SELECT count(*) FROM pg_stat_activity WHERE {ours}")[0][0])
 
 
+@pytest.mark.slow
 @pytest.mark.each_database
 @pytest.mark.parametrize(("kind", "sqlite", "postgresql"), [("read", 4, 4), ("write", 1, 2)])
 def test_threads_that_use_one_store_share_a_few_connections(
@@ -190,6 +191,7 @@ def test_a_reader_has_no_lock_of_the_writer_before_it(postgresql_url: str) -> No
             assert shown(n_locks)(connection) == 0
 
 
+@pytest.mark.slow
 def test_a_thread_that_waits_in_vain_for_another_is_told_so(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +283,7 @@ def test_a_write_that_failed_stands_in_the_way_of_none(store_url: str) -> None:
         assert len(store) == 1
 
 
+@pytest.mark.slow
 def test_a_second_store_compiles_no_statement(store_url: str) -> None:
     """Engines share a dialect, and with it the compiled statements."""
     compiled: list[str] = []

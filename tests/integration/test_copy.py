@@ -166,6 +166,7 @@ def test_samples_of_open_batches_wait_again_in_the_copy(lived: SampleStore) -> N
         assert lived.check() == copied.check() == []
 
 
+@pytest.mark.slow
 def test_nothing_of_the_original_changes(lived: SampleStore) -> None:
     _held = lived.sample(3)
     before = repr(told(lived)), history(lived)
@@ -175,6 +176,7 @@ def test_nothing_of_the_original_changes(lived: SampleStore) -> None:
     assert (repr(told(lived)), history(lived)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{"seed": 8}, {"weighting": Softmax(9.0)}, {"weighting": "uniform"}], ids=str
 )
@@ -416,6 +418,7 @@ def test_iterations_within_the_same_millisecond_are_told_apart(
             assert (len(then), then.check()) == (40 - i, [])
 
 
+@pytest.mark.slow
 def test_times_of_older_files_are_compared_as_well(sqlite_url: str) -> None:
     """They were told to the millisecond, in text."""
 
@@ -477,6 +480,7 @@ def test_what_is_refused(lived: SampleStore) -> None:
         attach_existing(inside.database_of(lived), "copied")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_killed_copy_is_whole_or_not_there(store_url: str, moment: str) -> None:
     with open_store(store_url) as store:
@@ -563,6 +567,7 @@ def scramble_times(store: SampleStore) -> None:
     inside.database_of(store).write(write)
 
 
+@pytest.mark.slow
 def test_no_time_decides_what_came_first(lived: SampleStore) -> None:
     def what_came_first(round: str) -> list[Any]:
         found: list[Any] = [list(lived.labelled_rows(newest=n).ids) for n in (1, 5, 12)] + [

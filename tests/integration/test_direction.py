@@ -84,6 +84,7 @@ def test_an_unknown_direction_is_refused_before_anything_is_created(
     assert not (tmp_path / "new.db").exists()
 
 
+@pytest.mark.slow
 def test_a_copy_has_the_direction_of_its_original(store_url: str) -> None:
     options: list[dict[str, Any]] = [{}, {"seed": 5}, {"at_iteration": 0}, {"mode": "replay"}]
     with open_store(store_url, direction="minimize") as store:
@@ -198,6 +199,7 @@ def test_views_and_commands_follow_the_direction(store_url: str, direction: str)
     assert float(row["best_reward"]) == best
 
 
+@pytest.mark.slow
 def test_the_highest_scores_are_the_best_and_are_drawn_first_in_either_direction(
     store_url: str,
 ) -> None:

@@ -196,6 +196,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Output:
     return made
 
 
+@pytest.mark.slow
 def test_a_measurement_has_one_table(output: Output, tmp_path: pathlib.Path) -> None:
     with open_store(f"sqlite:///{tmp_path}/m.db", name="<b>", weighting="uniform") as store:
         store.add(["a", "bb", "ccc"])
@@ -228,6 +229,7 @@ def fit(tmp_path: pathlib.Path, reward: Any, **options: Any) -> Log:
     return log
 
 
+@pytest.mark.slow
 def test_a_fit_has_one_table(output: Output, tmp_path: pathlib.Path) -> None:
     log = fit(tmp_path, lambda samples: [1.0] * len(samples), iters=6, report=2)
     texts = output.only()
@@ -238,6 +240,7 @@ def test_a_fit_has_one_table(output: Output, tmp_path: pathlib.Path) -> None:
     assert log.live is None
 
 
+@pytest.mark.slow
 def test_a_long_fit_shows_its_newest_rows(
     output: Output, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -255,6 +258,7 @@ class Failing(Callback):
             raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_a_fit_that_fails_leaves_its_last_state(output: Output, tmp_path: pathlib.Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fit(tmp_path, lambda samples: [1.0] * len(samples), iters=5, report=1, cbs=[Failing()])

@@ -129,6 +129,7 @@ def test_values_of_metas_come_back_from_columns_of_their_own(
 storable = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(storable.filter(bool), st.none() | storable.filter(bool)), max_size=5))
 def test_fields_of_csv_are_exact(pairs: list[tuple[str, str | None]]) -> None:
     file = io.BytesIO()

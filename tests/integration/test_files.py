@@ -211,6 +211,7 @@ def test_a_relative_path_means_one_file_wherever_the_process_goes(
         assert len(store) >= 8
 
 
+@pytest.mark.slow
 def test_heartbeats_go_on_after_a_change_of_folder(
     elsewhere: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,6 +227,7 @@ def test_heartbeats_go_on_after_a_change_of_folder(
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given", ["x.db", "./x.db", "{folder}/x.db", "x", pathlib.Path("x.db"), pathlib.Path("x")]
 )
@@ -411,6 +413,7 @@ WRITES: dict[str, Callable[[SampleStore, Any], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accident", ACCIDENTS)
 @pytest.mark.parametrize("write", WRITES)
 def test_a_file_that_has_gone_takes_no_more(sqlite_url: str, accident: str, write: str) -> None:

@@ -93,6 +93,7 @@ def test_a_key_is_stored_by_module_and_name(store_url: str) -> None:
     assert key_name(np.sin).endswith("sin")
 
 
+@pytest.mark.slow
 def test_another_key_or_none_is_a_warning_with_both_names(store_url: str) -> None:
     some = {kind: KEYS[kind] for kind in ("none", "function", "other", "lambda")}
     for (first, (key, name)), (second, (other, other_name)) in itertools.product(
@@ -175,6 +176,7 @@ def test_a_reader_needs_a_key_only_to_look_samples_up(store_url: str) -> None:
         assert reader.rewards_of(["a"]) == [1.0]
 
 
+@pytest.mark.slow
 def test_a_copy_and_a_fresh_buffer_know_their_key(store_url: str) -> None:
     with warned(), open_store(store_url, key=lowered) as store:
         store.add(["A", "b"])

@@ -89,6 +89,7 @@ def test_a_top_that_is_used_up_is_widened_and_nothing_of_it_is_lost(
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_what_is_scored_while_it_is_evicted(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -106,6 +107,7 @@ def test_what_is_scored_while_it_is_evicted(
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store, other = new_store(max_size=10), new_store(max_size=10)
     store.add(THIRTY[:10])
@@ -123,6 +125,7 @@ def test_two_that_evict_at_once(new_store: NewStore, monkeypatch: pytest.MonkeyP
     assert store.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [None, 25])
 def test_a_claim_during_a_swap_is_whole(
     new_store: NewStore, monkeypatch: pytest.MonkeyPatch, budget: int | None
@@ -358,6 +361,7 @@ def assert_totals(batch: Any, n: int) -> None:
     assert abs((1 / p).sum() - n) < 4 * math.sqrt(((1 - p) / p**2).sum()), ((1 / p).sum(), n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pct_argmax", [0.0, 0.5])
 @pytest.mark.parametrize("after", ["race_key", None], ids=["claimed", "before COMMIT"])
 def test_concurrent_draws_know_their_probabilities(

@@ -198,6 +198,7 @@ def loop(url: str, **options: Any) -> Environment:
     )
 
 
+@pytest.mark.slow
 def test_df_of_a_resumed_run_has_the_rows_of_all_runs(
     store_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

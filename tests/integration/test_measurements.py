@@ -256,6 +256,7 @@ def test_an_error_is_stored_without_nul_and_not_too_long(scored: SampleStore) ->
     assert stored == ["a\\0b", "x" * 1_999 + "…", "lone \\ud800", "line\nline"]
 
 
+@pytest.mark.slow
 def test_a_retried_sample_is_first_in_line(new_store: OpenStore) -> None:
     store = new_store()
     store.add(TEN)
@@ -360,6 +361,7 @@ def numbers_by(store: SampleStore, act: str, where: Any) -> set[int]:
 ACTS = ["labelled_rows", "to_pandas", "top", "failed", "retry", "remeasure"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTS)
 def test_every_method_takes_every_form_of_a_condition(new_store: OpenStore, act: str) -> None:
     def found(where: Any) -> list[str]:
@@ -383,6 +385,7 @@ def test_every_method_takes_every_form_of_a_condition(new_store: OpenStore, act:
         found(("nonsense", "=", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("act", ACTS)
 def test_no_condition_reaches_samples_that_it_is_not_asked_for(
     new_store: OpenStore, act: str
@@ -607,6 +610,7 @@ def said(result: Result) -> str:
     return " ".join((result.out + result.err).replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_the_command_remeasure_asks_and_keeps_earlier_rewards(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -648,6 +652,7 @@ def test_a_condition_that_is_no_sql_is_told_in_the_words_of_the_database(
         assert "Unavailable" not in result.err
 
 
+@pytest.mark.slow
 def test_commands_count_one_thing_as_one(store_url: str) -> None:
     with open_store(store_url, weighting="uniform", budget=1) as store:
         store.record(["a"], [math.nan])

@@ -306,6 +306,7 @@ def test_rows_are_sorted_and_paged(client: TestClient) -> None:
     assert [page["has_more"] for page in pages] == [True, True, False]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "query",
     [
@@ -384,6 +385,7 @@ def test_any_name_is_a_part_of_a_path() -> None:
 # -- hostile texts --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_hostile_texts_are_text(client: TestClient) -> None:
     known = "".join(
         client.get(f"{HOSTILE_PATH}{path}").text
@@ -596,6 +598,7 @@ def typed(client: TestClient, sql: str) -> Any:
     return client.post(f"{RUN_PATH}/sql.json", data={"sql": sql}).json()
 
 
+@pytest.mark.slow
 def test_recipes_run_as_they_are(client: TestClient) -> None:
     assert len(recipes.recipes()) >= 15
     for recipe in recipes.recipes():

@@ -375,6 +375,7 @@ def test_both_libraries_draw_every_mark(sqlite_url: str) -> None:
     assert _matplotlib.draw(found["best"], "dark")._repr_png_().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_buffer_without_data_says_so_in_its_pictures(sqlite_url: str) -> None:
     with open_store(sqlite_url) as store:
         empty = pictures_of(store)
@@ -615,6 +616,7 @@ def test_each_kind_takes_one_store_or_several(kind: str, sqlite_url: str) -> Non
         assert function.__name__ in plots.__all__
 
 
+@pytest.mark.slow
 def test_metrics_of_several_buffers_are_lines_of_one_plot(
     sqlite_url: str, tmp_path: pathlib.Path
 ) -> None:
@@ -680,6 +682,7 @@ def test_a_dark_page_replaces_each_colour_by_one() -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_the_command_draws_each_kind(kind: str, sqlite_url: str, tmp_path: pathlib.Path) -> None:
     open_store(sqlite_url).close()
@@ -692,6 +695,7 @@ def test_the_command_draws_each_kind(kind: str, sqlite_url: str, tmp_path: pathl
     assert file.read_bytes().startswith(head)
 
 
+@pytest.mark.slow
 def test_a_pattern_is_all_buffers_that_match(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     for name in ("ucb-0", "ucb-1", "greedy", "a*b"):
         with open_store(sqlite_url, name=name) as store:

@@ -62,6 +62,7 @@ def assert_weights_are_exact(store: SampleStore) -> None:
 # -- argmax goes by score --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("weighting", NEEDS_SCORE.values(), ids=NEEDS_SCORE)
 def test_argmax_goes_by_score_where_weights_are_one(
@@ -130,6 +131,7 @@ def test_what_cannot_be_drawn_is_never_top(new_store: NewStore, weighting: race.
 # -- weights are computed from scores --------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowest", LOWEST)
 def test_new_lowest_scores_leave_exact_weights(new_store: NewStore, lowest: float) -> None:
     store = new_store()
@@ -162,6 +164,7 @@ def test_a_refresh_with_a_budget_leaves_exact_weights(new_store: NewStore, outli
     assert store.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", [0, 1])
 @pytest.mark.parametrize("lowest", LOWEST)
 def test_a_new_lowest_score_leaves_no_ties(new_store: NewStore, lowest: float, clock: int) -> None:

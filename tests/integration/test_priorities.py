@@ -610,6 +610,7 @@ def claimed_and_released(store: SampleStore, ids: list[int]) -> None:
     batch.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 @pytest.mark.parametrize("change", [same_weight, there_and_back, claimed_and_released])
 def test_a_priority_during_a_refresh_is_not_taken_for_its_score(
@@ -638,6 +639,7 @@ def test_a_priority_during_a_refresh_is_not_taken_for_its_score(
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_a_draw_and_an_update_wait_for_each_other(
     new_store: NewStore, interleaving: Interleaving
 ) -> None:
@@ -655,6 +657,7 @@ def test_a_draw_and_an_update_wait_for_each_other(
     assert store.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "n"), [(r"UPDATE \S*pool", 12), (r"UPDATE \S*samples", 20), (None, 20)]
 )

@@ -179,6 +179,7 @@ def test_a_run_that_is_pruned_equals_one_that_is_not(
 # -- what is kept ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_newest_draws_are_kept_in_whole_batches(store: SampleStore) -> None:
     store.add([f"s{i}" for i in range(100)])
     store.score(lambda samples: [1.0] * len(samples))
@@ -201,6 +202,7 @@ def test_the_newest_draws_are_kept_in_whole_batches(store: SampleStore) -> None:
     assert store.check() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [{"keep_draws": 0}, {"older_than_s": 0}])
 def test_a_claimed_batch_is_kept_until_it_is_closed(store: SampleStore, how: Any) -> None:
     store.add([f"s{i}" for i in range(40)])
@@ -232,6 +234,7 @@ def test_a_batch_that_was_measured_in_part_stays_a_turn_of_the_race(store: Sampl
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_removed_samples_of_a_released_batch_still_move_the_clock(
     store_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +256,7 @@ def test_removed_samples_of_a_released_batch_still_move_the_clock(
     assert told[0] == told[1]
 
 
+@pytest.mark.slow
 def test_states_that_are_in_use_or_in_force_are_kept(store: SampleStore) -> None:
     """The state of version 2 has made the score of a waiting sample."""
     store.add([f"s{i}" for i in range(40)])
@@ -407,6 +411,7 @@ def test_a_resumed_loop_is_the_same_to_the_last_bit(sqlite_url: str) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_prunes(store_url: str) -> None:
     with open_store(store_url, name="qed", weighting="uniform") as store:
         store.add([f"s{i}" for i in range(40)])

@@ -174,6 +174,7 @@ def test_without_any_score_the_next_one_is_the_lowest(
     assert thirty.check() == []
 
 
+@pytest.mark.slow
 def test_a_full_refresh_that_was_interrupted_is_not_taken_for_done(thirty: SampleStore) -> None:
     def interrupted(samples: list[str]) -> np.ndarray:
         if "s3" in samples:
@@ -340,6 +341,7 @@ def test_samples_scored_by_others_during_a_refresh_have_their_own_weight(
     assert store.check() == []
 
 
+@pytest.mark.slow
 def test_the_first_score_counts_when_two_refresh_the_same(
     new_store: Callable[..., SampleStore],
 ) -> None:

@@ -131,6 +131,7 @@ def test_hostile_texts_are_text(sqlite_url: str, tmp_path: pathlib.Path) -> None
     assert len(TEXTS) == 200
 
 
+@pytest.mark.slow
 def test_the_best_samples_are_drawn(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     with open_store(sqlite_url, name="molecules") as store:
         store.record(["CCO", "c1ccccc1"], [1.0, 2.0])
@@ -146,6 +147,7 @@ def test_the_best_samples_are_drawn(sqlite_url: str, tmp_path: pathlib.Path) -> 
             assert given["alt"]
 
 
+@pytest.mark.slow
 def test_a_report_names_the_faults_of_a_buffer(sqlite_url: str, tmp_path: pathlib.Path) -> None:
     import sqlalchemy as sa
 
@@ -164,6 +166,7 @@ PARTS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["report", "db check"])
 def test_a_long_step_is_a_line_in_a_pipe(
     command: str, sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
@@ -188,6 +191,7 @@ def test_a_long_step_is_a_line_in_a_pipe(
     assert "keys" not in result.out
 
 
+@pytest.mark.slow
 @pytest.mark.each_database  # PostgreSQL reads nothing more in a transaction after an error
 @pytest.mark.parametrize("part", ["SQL", "read", "picture"])
 def test_a_picture_that_fails_leaves_the_others(
@@ -235,6 +239,7 @@ def test_each_step_is_told(sqlite_url: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_report_says_what_is_wrong(
     sqlite_url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

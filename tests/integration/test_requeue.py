@@ -209,6 +209,7 @@ def test_chunks_are_counted_together(store: SampleStore, monkeypatch: pytest.Mon
 # -- eviction --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["shift", "uniform"])
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_the_oldest_leave(new_store: NewStore, mode: str, weighting: str) -> None:

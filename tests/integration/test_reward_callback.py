@@ -160,6 +160,7 @@ def test_retry_measures_again_until_the_attempts_are_used_up(
     assert sorted(env.buffer.store.labelled()[0]) == named(0, 2)
 
 
+@pytest.mark.slow
 def test_an_error_that_is_raised_ends_the_fit_and_a_later_one_goes_on(
     loop: Callable[..., Environment], noted: pathlib.Path
 ) -> None:
@@ -203,6 +204,7 @@ def test_ctrl_c_keeps_the_rewards_that_came(loop: Callable[..., Environment]) ->
     assert len(kept(store)) == 10
 
 
+@pytest.mark.slow
 def test_a_batch_that_is_released_meanwhile_keeps_its_rewards(
     loop: Callable[..., Environment], store_url: str
 ) -> None:

@@ -165,6 +165,7 @@ def test_views_are_those_of_the_code(store_url: str) -> None:
         assert re.findall(r"-- (.*)", texts[name]) == comments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("view", views.tables)
 def test_views_of_one_buffer_read_no_table_from_end_to_end(sqlite_url: str, view: str) -> None:
     """Measurements have no index by buffer: one would be written with each reward."""
@@ -197,6 +198,7 @@ def test_every_column_has_a_comment_and_every_name_is_plain() -> None:
         assert re.fullmatch(r"[a-z_]+", table.name)
 
 
+@pytest.mark.slow
 def test_views_answer(store_url: str) -> None:
     with open_store(store_url, name="run") as store:
         store.add(["s1", "s2", "s3", "s4", "s5"], source="g")
@@ -234,6 +236,7 @@ def test_views_answer(store_url: str) -> None:
         assert draws[2]["text"] == draws[3]["text"], "what was released came again"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["consume", "replay"])
 def test_the_state_of_each_sample_is_that_of_the_store(store_url: str, mode: str) -> None:
     """In replay mode a measured sample stays in the pool, and the view calls it measured."""
@@ -325,6 +328,7 @@ def test_alembic_upgrades_and_downgrades(store_url: str) -> None:
         assert len(store) == 0
 
 
+@pytest.mark.slow
 def test_the_best_reward_of_the_view_follows_the_direction_from_0006_on(store_url: str) -> None:
     with open_store(store_url, direction="minimize") as store:
         store.record(["a", "b"], [1.0, 2.0])

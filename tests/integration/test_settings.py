@@ -397,6 +397,7 @@ def test_rows_that_are_not_found_again_are_an_error_and_nothing_is_stored(
     assert filled.stats() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "act"),
     [

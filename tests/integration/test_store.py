@@ -574,6 +574,7 @@ def test_what_no_database_takes_is_refused(store: SampleStore) -> None:
     assert len(store) == 0
 
 
+@pytest.mark.slow
 def test_the_race_goes_on_after_weights_of_every_size(new_store: OpenStore) -> None:
     """After a sample of weight 1e-100 the clock stands at 1e100, where 1 is nothing."""
     score_of = {f"t{i}": 10.0**-i for i in range(0, 140, 20)} | {
@@ -1110,6 +1111,7 @@ def test_the_ledger_keeps_the_counts_of_dead_workers(
         assert store.check() == []
 
 
+@pytest.mark.slow
 def test_the_audit_finds_what_is_wrong(new_store: OpenStore) -> None:
     for i, harm in enumerate(
         [

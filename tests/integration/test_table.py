@@ -212,6 +212,7 @@ CONDITIONS: list[tuple[Any, list[str]]] = [
 ]
 
 
+@pytest.mark.slow
 def test_a_condition_takes_some_samples(states: SampleStore) -> None:
     for where, found in CONDITIONS:
         told = states.to_arrow(["sample"], where)["sample"].to_pylist()
@@ -353,6 +354,7 @@ def test_conditions_on_metas_go_by_type_and_patterns_by_capitals_on_both_databas
             store.add(["deep"], meta=[{"x": deep}])
 
 
+@pytest.mark.slow
 def test_a_list_of_a_condition_may_be_long(new_store: Callable[..., SampleStore]) -> None:
     """Longer than the parameters of a statement; of values of any type."""
     store = new_store(weighting="uniform")
@@ -388,6 +390,7 @@ ODD = ["a", "a.b", "a b", " ", "$", "$.a", "[0]", "a[0]", '"', 'a"b', "'", "\\",
 ODD += ["?", "%s", "%(a)s", ":a", "{}", "\u00e9", "e\u0301", "\U0001f9ea", "\u202e", "\n", "#"]
 
 
+@pytest.mark.slow
 def test_a_value_of_the_metas_may_have_any_name(new_store: Callable[..., SampleStore]) -> None:
     store = new_store(weighting="uniform")
     rng = np.random.default_rng(0)

@@ -106,6 +106,7 @@ def test_a_batch_goes_from_process_to_process(store_url: str) -> None:
         assert (store.stats().claimed, store.check()) == (0, [])
 
 
+@pytest.mark.slow
 def test_an_expired_lease_is_released_by_anyone(scored: SampleStore) -> None:
     batch = scored.sample(3, lease_s=0.3)
     token = batch.detach()

@@ -186,6 +186,7 @@ def test_a_version_can_be_loaded_by_its_number(store: SampleStore) -> None:
         store.load_predictor(a, 99)
 
 
+@pytest.mark.slow
 def test_only_so_many_states_are_kept_and_none_that_a_score_refers_to(store: SampleStore) -> None:
     store.record(*rows(40))
     store.add(["s100", "s101"])

@@ -194,6 +194,7 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, n: int) -> list[int]:
     return written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_changed", [False, True])
 def test_an_unfinished_copy_goes_on_or_begins_again(
     new_store: Callable[..., SampleStore],

@@ -99,6 +99,7 @@ CONDITIONS = {
 """The samples that conditions find; None if they are refused."""
 
 
+@pytest.mark.slow
 def test_names_of_the_view_and_values_of_the_metas_are_known(store: SampleStore) -> None:
     for where, expected in CONDITIONS.items():
         if expected is None:
@@ -128,6 +129,7 @@ METHODS: dict[str, tuple[Callable[[SampleStore], Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 def test_every_method_knows_the_names(store: SampleStore) -> None:
     for name, (call, expected) in METHODS.items():
         assert call(store) == expected, name

@@ -61,6 +61,7 @@ def test_a_sample_comes_back_as_it_was(value: object) -> None:
     assert digest(restored) == digest(value)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(samples(max_leaves=3), max_size=4))
 def test_the_texts_are_readable_and_the_columns_aligned(values: list[object]) -> None:
@@ -345,6 +346,7 @@ def test_elements_of_one_hash_cost_no_quadratic_time(make: Callable[[int], Any])
         assert time.process_time() - start < 0.9  # 0.2 s at most; 1.9 s if each met each
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_in_time_is_not_written() -> None:
     class Colliding(int):
         """So that the test itself need not wait: the set is built by other hashes."""
@@ -366,6 +368,7 @@ def test_what_cannot_be_read_in_time_is_not_written() -> None:
     assert time.process_time() - start < 4.0
 
 
+@pytest.mark.slow
 def test_large_sets_and_dicts_are_read_as_ever() -> None:
     elements = range(-20_000, 20_000)  # -1 and -2 have one hash
     lattice = set(itertools.product(range(-3, 4), repeat=5))

@@ -148,12 +148,14 @@ def test_two_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(numbers(), numbers())
 def test_two_numbers_share_a_digest_only_if_equal(a: object, b: object) -> None:
     assert (digest(a) == digest(b)) == same(a, b)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(hashables(), hashables())
 def test_two_plain_samples_share_a_digest_only_if_equal(a: object, b: object) -> None:

@@ -53,6 +53,7 @@ def test_imports_run_downwards() -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_tests_import_from_helpers_alone() -> None:
     """No test file and no conftest.py is a library for others; one helper knows private names."""
     for file in (ROOT / "tests").rglob("*.py"):

@@ -157,6 +157,7 @@ def offspring(
     ]
 
 
+@pytest.mark.slow
 def test_offspring_follow_from_the_generator_alone(molecules: types.ModuleType) -> None:
     first = offspring(molecules, PARENTS, seed=1)
     molecules._editable.cache_clear()

@@ -317,6 +317,7 @@ class TestEveryStatement:
         silent = [name for name, builder in BUILDERS.items() if not (builder.__doc__ or "").strip()]
         assert not silent
 
+    @pytest.mark.slow
     def test_binds_its_values_and_names_its_columns(self) -> None:
         time = r"strftime\('%Y-%m-%dT%H:%M:%f\+00:00', 'now'(, \? \|\| ' seconds')?\)"
         for name, kind, sql in every_sql():
@@ -339,6 +340,7 @@ class TestEveryStatement:
                 keys = [str(column.key) for column in columns]
                 assert all(re.fullmatch(r"[a-z_]+2?", key) for key in keys), (name, kind, keys)
 
+    @pytest.mark.slow
     def test_belongs_to_one_buffer_or_to_rows_that_are_known(self) -> None:
         for name, kind, sql in every_sql():
             known = re.search(

@@ -103,6 +103,7 @@ def dataclasses_of_every_make(draw: st.DrawFn) -> type[Any]:
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(dataclasses_of_every_make(), st.lists(st.tuples(FIELDS, FIELDS), min_size=2, max_size=4))
 def test_a_dataclass_of_any_make_keeps_the_law_or_is_refused(

@@ -108,6 +108,7 @@ def test_a_reward_is_not_lost_for_its_details() -> None:
 # -- reasons ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.text(st.characters(codec=None)) | st.text("a\n\0\x1b\ud800", min_size=1500))
 def test_a_reason_is_one_printable_line(message: str) -> None:
@@ -390,6 +391,7 @@ def test_an_executor_whose_threads_do_not_start_has_begun_nothing() -> None:
 # -- any sequence ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.sampled_from(["a", "raise", "none"]), max_size=12),
