@@ -299,6 +299,7 @@ def test_check_mends_and_says_what_it_did(url: str, execute: Execute) -> None:
     )
 
 
+@pytest.mark.slow
 def test_looking_changes_nothing(url: str, execute: Execute) -> None:
     before = dump(url)
     for command in (
@@ -496,6 +497,7 @@ CUT = {
 }
 
 
+@pytest.mark.slow
 def test_a_list_that_is_cut_tells_how_many_there_are(store_url: str) -> None:
     with open_store(store_url) as store:
         store.record([f"m{i}" for i in range(3)], [1.0, 2.0, 3.0], meta={"mw": 2})
@@ -551,6 +553,7 @@ def test_top_of_some_rows(url: str) -> None:
 READING = ("ls", "stats", "top", "batches", "history", "workers", "failed", "compare default qed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet"])
 def test_every_command_that_reads_writes_files(
     url: str, suffix: str, tmp_path: pathlib.Path
@@ -725,6 +728,7 @@ def test_a_glance_names_the_untrained_predictor(sqlite_url: str) -> None:
 # -- backups ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_backup_of_an_sqlite_file_opens_as_it_is(
     sqlite_url: str, filled_file: bytes, tmp_path: pathlib.Path
 ) -> None:
@@ -1018,6 +1022,7 @@ def test_stats_tell_how_stale_the_pool_is(url: str) -> None:
 # -- copy ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_copy(url: str) -> None:
     with open_store(url) as store:
         _held = store.sample(2)
@@ -1052,6 +1057,7 @@ def test_copy_refuses_a_name_that_is_taken_and_an_iteration_that_was_not(url: st
     assert run("copy", "default", "new", "--mode", "eat", url=url).code == 2
 
 
+@pytest.mark.slow
 def test_copy_into_another_database(url: str, tmp_path: pathlib.Path) -> None:
     there = f"sqlite:///{tmp_path / 'there.db'}"
     copied = run("copy", "default", "--to-url", there, "--as", "first", url=url)

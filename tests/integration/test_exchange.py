@@ -140,6 +140,7 @@ def test_fields_of_csv_are_exact(pairs: list[tuple[str, str | None]]) -> None:
     assert [tuple(row.values.values()) for row in found.read([])] == pairs
 
 
+@pytest.mark.slow
 @given(st.lists(storable, max_size=5))
 def test_lines_of_json_are_exact(texts: list[str]) -> None:
     file = io.BytesIO()

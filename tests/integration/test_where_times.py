@@ -36,6 +36,7 @@ TIMES = {
 SIGNS = (("<", operator.lt, ">"), ("=", operator.eq, "="), (">", operator.gt, "<"))
 
 
+@pytest.mark.slow
 @pytest.mark.each_database
 def test_times_are_compared_as_times(new_store: NewStore) -> None:
     store = new_store(weighting="uniform")

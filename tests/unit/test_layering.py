@@ -180,6 +180,7 @@ def test_manners() -> None:
             assert not pickles, name_of(file)
 
 
+@pytest.mark.slow
 def test_statements_are_built_in_one_place_and_executed_in_others() -> None:
     files = [file for file in FILES if name_of(file).startswith("db/queries/")]
     assert files
